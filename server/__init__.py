@@ -1,0 +1,1 @@
+"""The daemons: everything that touches the world. Imports `sync`, never `client`."""

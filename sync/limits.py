@@ -1,0 +1,66 @@
+"""Every number that bounds something: name (unit last but for min/max), value, reason. Reaching one is an error."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- names -----------------------------------------------------------------------------------------------------------
+DOCUMENT_ID_BYTES_MAX: Final = 256  # three times that, percent-encoded, stays far below NATS' 4 kB control line
+CONTEXT_TEXT_BYTES_MAX: Final = 256  # actor, causation, correlation, edge name: each is one NATS header
+
+# --- what one client may send ----------------------------------------------------------------------------------------
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # a 5 MB paste and a day offline fit; a gigabyte does not
+STATE_VECTOR_CLIENTS_MAX: Final = 100_000  # about 1 MB of bytes; pycrdt allocates by the claimed count
+AWARENESS_ENTRIES_MAX: Final = 1_000  # one message; a tab speaks for itself, a provider for a few
+AWARENESS_STATE_BYTES_MAX: Final = 64 * 1024  # a cursor is 200 bytes
+PRESENCE_ENTRIES_MAX: Final = 5_000  # per document
+
+# --- updates (FACTS.md 1.7) ------------------------------------------------------------------------------------------
+UPDATE_BYTES_MAX: Final = 64 * 1024 * 1024  # a whole state of a 10-million-character document fits
+UPDATE_STRUCTS_MAX: Final = 4_000_000  # one struct costs pycrdt about 100 bytes of memory
+UPDATE_DEPTH_MAX: Final = 64  # nested Any values: 26,500 levels kill the decoder
+CLOCK_MAX: Final = 2**31 - 1  # Yrs keeps clocks in 32 bits
+CLIENT_ID_MAX: Final = 2**53 - 1  # JavaScript's safe integers
+
+# --- documents -------------------------------------------------------------------------------------------------------
+EARLY_COUNT_MAX: Final = 1_000  # updates set aside per document
+EARLY_BYTES_MAX: Final = 16 * 1024 * 1024  # one frame of the largest size
+EARLY_MS_MAX: Final = 2_000  # then state is exchanged with whoever sent it
+EARLY_REPAIRS_MAX: Final = 3  # exchanges before an early update is given up and its sender told
+DOT_RANGES_MAX: Final = 4_096  # per document; beyond, the smallest ranges are forgotten: repeats cost work, nothing else
+MERGE_FAN_IN: Final = 64  # merge_updates costs 0.7-1.2 us a piece up to about 100 at once, worse than linear beyond
+
+# --- an edge ---------------------------------------------------------------------------------------------------------
+PENDING_BYTES_MAX: Final = 32 * 1024 * 1024  # not yet flushed, per document
+LOADING_FRAMES_MAX: Final = 1_000  # held per document until it is loaded
+OUTBOX_COUNT_MAX: Final = 10_000_000  # rows on disk, about 1-2 GB: months of full-time typing offline
+OUTBOX_WINDOW_COUNT: Final = 1_000  # changes in flight to the log at once; the rest wait on disk
+OUTBOX_WINDOW_BYTES: Final = 16 * 1024 * 1024
+PUBLISH_MS_MAX: Final = 5_000  # no acknowledgement from the log: publish again (the dot makes it one)
+RETRY_MS_MIN: Final = 100
+RETRY_MS_MAX: Final = 10_000
+SYNC_MS_MAX: Final = 5_000  # no answer from the leader: ask again
+SYNC_IN_FLIGHT_MAX: Final = 32  # sync requests of one edge at once
+FIRST_OPEN_MS_MAX: Final = 3_000  # how long the first open of an unknown document waits for the leader
+DOCUMENT_IDLE_MS: Final = 30_000  # no client, no outbox: leaves memory
+COMPACT_ROWS: Final = 500  # update rows of one document before its state replaces them
+COMPACT_BYTES: Final = 4 * 1024 * 1024
+HEAL_ATTEMPTS_MAX: Final = 5  # repeated healing of one document in one epoch, then it is reported as diverged
+HEAL_PAUSE_MS: Final = 5_000
+
+# --- presence --------------------------------------------------------------------------------------------------------
+PRESENCE_MS_MAX: Final = 30_000  # y-protocols' own time-out: a state not renewed is gone
+
+# --- the leader ------------------------------------------------------------------------------------------------------
+LANE_COUNT_MAX: Final = 20_000  # changes of one document waiting for it to load
+SNAPSHOT_CHANGES: Final = 1_000  # changes of a document before a new snapshot
+SNAPSHOT_BYTES: Final = 2 * 1024 * 1024
+BEACON_MS: Final = 2_000
+BEACON_DOCS_MAX: Final = 200  # documents in one beacon
+LEADER_IDLE_MS: Final = 120_000  # a document nobody changed or asked for leaves memory
+REPAIR_MS: Final = 2_000  # between two askings for the same gap
+LOAD_MS_MAX: Final = 20_000  # reading snapshot and log of a document: then try again
+
+# --- NATS ------------------------------------------------------------------------------------------------------------
+MESSAGE_HEADROOM_BYTES: Final = 16 * 1024  # headers count towards max_payload and nats-py dies just below it (FACTS 2.5)
+SYNC_ANSWER_BYTES_MAX: Final = 512 * 1024 * 1024  # all parts of one answer together

@@ -1,0 +1,285 @@
+"""Effects as values: what to send now, what to commit, then what to send.
+
+A machine's method returns a Step. The shell does `now` in order, then writes `commit` (if any) in one transaction with
+fsync, and only after it has succeeded calls the machine's `committed(ticket, now_ms)`, which returns the next Step.
+Commits are performed in the order in which they were returned. Where a commit fails (disk full) the shell calls
+`commit_failed(ticket, now_ms)`.
+
+Room: values only; each machine says in its own module which it returns and which event answers it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .change import Beacon, Change, Context, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
+from .ids import ConnId, DocId, Dot, DotSet, Version
+
+__all__ = [
+    "Ack",
+    "AppendUpdate",
+    "AnswerSync",
+    "AskRepair",
+    "AskSync",
+    "Broadcast",
+    "Close",
+    "Commit",
+    "Compact",
+    "DropOutbox",
+    "EdgeEffect",
+    "Emit",
+    "Follow",
+    "LeaderEffect",
+    "ListDocuments",
+    "Load",
+    "LoadLogged",
+    "MarkShipped",
+    "PresenceOut",
+    "Publish",
+    "ReadOutbox",
+    "Reject",
+    "Report",
+    "Send",
+    "SendBeacon",
+    "SetVersion",
+    "Step",
+    "StoreSnapshot",
+    "Unfollow",
+    "Write",
+]
+
+
+# --- writes: one row each, all of a Commit in one transaction ---------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class AppendUpdate:
+    """Received bytes of one document; with a dot, they are also a row of the outbox until DropOutbox names it."""
+
+    doc: DocId
+    update: bytes
+    dot: Dot | None = None
+    context: Context = Context()
+    covers: DotSet = field(default_factory=DotSet)
+    folded: bool = False
+    """True: the document has this content already; the row is the outbox's only and no update row of the document."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetVersion:
+    """Creates the document's row if there is none."""
+
+    doc: DocId
+    version: Version | None
+    dots: DotSet
+
+
+@dataclass(frozen=True, slots=True)
+class MarkShipped:
+    """The log acknowledged these outbox rows of one document: (dot, version)."""
+
+    doc: DocId
+    shipped: tuple[tuple[Dot, Version], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DropOutbox:
+    """The leader has merged these: their update rows stay, they are the outbox's no more."""
+
+    doc: DocId
+    dots: tuple[Dot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """`state` holds every update row of the document written before this: it replaces them. Outbox rows stay."""
+
+    doc: DocId
+    state: bytes
+
+
+Write = AppendUpdate | SetVersion | MarkShipped | DropOutbox | Compact
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    ticket: int
+    writes: tuple[Write, ...]
+
+
+# --- effects of an edge -----------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One frame to these connections; encoded once."""
+
+    conns: tuple[ConnId, ...]
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close this connection with a websocket code and a reason of at most 120 bytes."""
+
+    conn: ConnId
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Read a document from the edge's store, answered by `loaded(doc, stored)`."""
+
+    doc: DocId
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Append a change to the log; answered by `published(doc, dot, version)` or `publish_failed(doc, dot)`."""
+
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class AskSync:
+    """Ask the shard's leader; answered by `sync_answered(answer)` or `sync_failed(doc, ask)`."""
+
+    ask: SyncAsk
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOutbox:
+    """Read outbox rows after this row number; answered by `outbox_read(rows)`."""
+
+    after: int
+    count_max: int
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListDocuments:
+    """List every document of the edge's store; answered by `listed(docs)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Receive broadcasts and presence of this document."""
+
+    doc: DocId
+
+
+@dataclass(frozen=True, slots=True)
+class Unfollow:
+    doc: DocId
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceOut:
+    """Awareness bytes for the other edges; empty asks them for what they have. At most once."""
+
+    doc: DocId
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something an operator acts on: becomes a log event. `event` is a key of `server.log`; never a payload."""
+
+    event: str
+    doc: DocId | None
+    detail: str
+
+
+EdgeEffect = (
+    Send | Close | Load | Publish | AskSync | ReadOutbox | ListDocuments | Follow | Unfollow | PresenceOut | Report
+)
+
+
+# --- effects of a leader ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class LoadLogged:
+    """Read the newest snapshot and the changes after it with `seq < before` (all, where None).
+
+    Answered by `loaded(doc, snapshot, changes, through)`, or `load_failed(doc)`.
+    """
+
+    doc: DocId
+    before: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    merged: Merged
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Acknowledge these stream sequences to the consumer; after everything before it in `now` was sent."""
+
+    shard: int
+    seqs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSync:
+    """Answer the request that the shell knows as `reply`."""
+
+    reply: str
+    answer: SyncAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class AskRepair:
+    ask: RepairAsk
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSnapshot:
+    """Replace the document's snapshot, fenced: only where the stored one is older. No answer is needed."""
+
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Put a refused change into the rejected stream. `payload` and `headers` are as received."""
+
+    doc: DocId
+    version: Version
+    reason: str
+    headers: dict[str, str]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendBeacon:
+    beacon: Beacon
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """One JSON event for programs that know no CRDT."""
+
+    doc: DocId
+    version: Version
+    contexts: tuple[tuple[Dot, Context], ...]
+
+
+LeaderEffect = (
+    LoadLogged
+    | Broadcast
+    | Ack
+    | AnswerSync
+    | AskRepair
+    | StoreSnapshot
+    | Reject
+    | SendBeacon
+    | Emit
+    | Publish
+    | Report
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now, in order; and what to commit."""
+
+    now: tuple[EdgeEffect | LeaderEffect, ...] = ()
+    commit: Commit | None = None
