@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .ids import DocId, Dot, DotSet, Version
 
-__all__ = ["Beacon", "Change", "Context", "Logged", "Merged", "RepairAsk", "Snapshot", "SyncAnswer", "SyncAsk"]
+__all__ = ["Beacon", "Change", "Context", "LogEntry", "Logged", "Merged", "RepairAsk", "Snapshot", "SyncAnswer", "SyncAsk", "Unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,20 @@ class Logged:
 
     change: Change
     version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A message of the log that is no change of ours: refused with `reason`, kept as received."""
+
+    doc: DocId
+    version: Version
+    reason: str
+    headers: dict[str, str]
+    payload: bytes
+
+
+LogEntry = Logged | Unreadable
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .change import Beacon, Change, Context, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
+from .change import Beacon, Change, Context, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .ids import ConnId, DocId, Dot, DotSet, Version
 
 __all__ = [
@@ -239,13 +239,10 @@ class StoreSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Put a refused change into the rejected stream. `payload` and `headers` are as received."""
+    """Put a refused message of the log into the rejected stream, with the reason."""
 
-    doc: DocId
-    version: Version
+    entry: LogEntry
     reason: str
-    headers: dict[str, str]
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
