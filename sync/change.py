@@ -9,12 +9,24 @@ from dataclasses import dataclass, field
 
 from .ids import DocId, Dot, DotSet, Version
 
-__all__ = ["Beacon", "Change", "Context", "LogEntry", "Logged", "Merged", "RepairAsk", "Snapshot", "SyncAnswer", "SyncAsk", "Unreadable"]
+__all__ = [
+    "Beacon",
+    "Change",
+    "Context",
+    "LogEntry",
+    "Logged",
+    "Merged",
+    "RepairAsk",
+    "Snapshot",
+    "SyncAnswer",
+    "SyncAsk",
+    "Unreadable",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Who, why and when, as it travels in a change's headers. Texts are at most CONTEXT_TEXT_BYTES_MAX bytes of UTF-8."""
+    """Who, why and when, as it travels in a change's headers. Texts: at most CONTEXT_TEXT_BYTES_MAX bytes."""
 
     edge: str = ""
     """Name of the edge that shipped it."""
@@ -35,7 +47,7 @@ class Change:
     doc: DocId
     dot: Dot
     update: bytes
-    context: Context = Context()
+    context: Context = field(default_factory=Context)
     covers: DotSet = field(default_factory=DotSet)
     """Earlier dots whose content is within `update`: a document shipped again after the log forgot it."""
 

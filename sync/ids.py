@@ -55,9 +55,7 @@ def parse_document_id(text: str) -> DocId:
         raise InvalidDocumentId(f"document id: {length} bytes, at most {DOCUMENT_ID_BYTES_MAX}; choose a shorter one")
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs"):
-            raise InvalidDocumentId(
-                f"document id: control character U+{ord(character):04X} is not allowed; remove it"
-            )
+            raise InvalidDocumentId(f"document id: control character U+{ord(character):04X} is not allowed; remove it")
     return DocId(text)
 
 
@@ -146,6 +144,29 @@ class DotSet:
             else:
                 merged.append((low, high))
         self._ranges[origin] = merged
+
+    def discard(self, dot: Dot) -> None:
+        ranges = self._ranges.get(dot.origin, [])
+        for at, (first, last) in enumerate(ranges):
+            if first <= dot.seq <= last:
+                kept = [(first, dot.seq - 1)] if first < dot.seq else []
+                kept += [(dot.seq + 1, last)] if dot.seq < last else []
+                ranges[at : at + 1] = kept
+                break
+        if not ranges:
+            self._ranges.pop(dot.origin, None)
+
+    def dots(self) -> list[Dot]:
+        """Every dot, sorted: for sets that are known to be small."""
+        return [Dot(o, seq) for o, first, last in self.ranges() for seq in range(first, last + 1)]
+
+    def trim(self, ranges_max: int) -> None:
+        """Forget the shortest ranges beyond `ranges_max`: a forgotten dot costs repeated work, nothing else."""
+        if len(self) > ranges_max:
+            kept = sorted(self.ranges(), key=lambda r: r[2] - r[1], reverse=True)[:ranges_max]
+            self._ranges = {}
+            for origin, first, last in kept:
+                self.add_range(origin, first, last)
 
     def update(self, other: DotSet) -> None:
         for origin, first, last in other.ranges():

@@ -57,7 +57,7 @@ class AppendUpdate:
     doc: DocId
     update: bytes
     dot: Dot | None = None
-    context: Context = Context()
+    context: Context = field(default_factory=Context)
     covers: DotSet = field(default_factory=DotSet)
     folded: bool = False
     """True: the document has this content already; the row is the outbox's only and no update row of the document."""

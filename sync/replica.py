@@ -1,0 +1,318 @@
+"""One document's truth: clocks, gate, apply, version, early updates.
+
+Room: edge, leader and client each hold a Replica per open document; it knows nothing of connections, shards or disks.
+
+Invariants:
+1. Only what the gate calls NEW reaches pycrdt; EARLY waits here, bounded, and is judged again when something was taken.
+2. `clocks` are those of everything taken, applied or not: taking is cheap, applying happens in batches.
+3. `version` covers every change of the document up to it: it passes a rejected one and never one that is set aside.
+4. What is handed out as taken are the received bytes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from .document import Document, Ranges, merge
+from .errors import DocumentBroken, LimitReached
+from .ids import ConnId, DocId, Dot, DotSet, Version
+from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX
+from .validate import Shape, check_update
+
+__all__ = ["Early", "Judgement", "Replica", "Taken", "Verdict"]
+
+
+class Verdict(Enum):
+    SEEN = "seen"
+    NEW = "new"
+    EARLY = "early"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    verdict: Verdict
+    missing: tuple[tuple[int, int], ...] = ()
+    """EARLY: (client, next clock) that the replica must reach first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """An update that waits for what it depends on, and where it came from: a client, or a place in the log."""
+
+    update: bytes
+    shape: Shape
+    since_ms: int
+    conn: ConnId | None = None
+    seq: int | None = None
+    missing: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of one update: its own verdict, and every update that was taken (itself first, then early ones)."""
+
+    verdict: Verdict
+    updates: tuple[bytes, ...] = ()
+    released: tuple[Early, ...] = ()
+    """Early ones that this one let in; their bytes are within `updates` where they were NEW."""
+
+
+_NEW = Judgement(Verdict.NEW)
+_SEEN = Judgement(Verdict.SEEN)
+
+
+class Replica:
+    __slots__ = (
+        "_deleted",
+        "_document",
+        "_held",
+        "_passed",
+        "_unapplied",
+        "clocks",
+        "doc",
+        "dots",
+        "early",
+        "early_bytes",
+        "read",
+        "version",
+    )
+
+    def __init__(
+        self,
+        doc: DocId,
+        state: bytes | None = None,
+        updates: Sequence[bytes] = (),
+        version: Version | None = None,
+        dots: DotSet | None = None,
+    ) -> None:
+        """From what is stored: trusted bytes in commit order. Raises DocumentBroken where pycrdt refuses them."""
+        self.doc = doc
+        self.version = version
+        self.read = version.seq if version else 0
+        """Newest log sequence handled by `take_logged`: merged, set aside or refused."""
+        self.dots = dots if dots is not None else DotSet()
+        self.early: list[Early] = []
+        self.early_bytes = 0
+        self._document = Document(state)
+        if updates:
+            self._document.apply(merge(updates))
+        self.clocks = self._document.clocks()
+        self._unapplied: list[bytes] = []
+        self._deleted: Ranges | None = None
+        self._held: dict[int, tuple[Sequence[Dot], DotSet]] = {}
+        self._passed: list[int] = []
+
+    # --- the gate ----------------------------------------------------------------------------------------------------
+    def judge(self, shape: Shape) -> Judgement:
+        """Compare what an update brings and needs with the clocks (law 3)."""
+        clocks = self.clocks
+        reach: dict[int, int] = {}
+        missing: list[tuple[int, int]] = []
+        for client, first, following in shape.brings:
+            have = reach.get(client)
+            if have is None:
+                have = clocks.get(client, 0)
+            if first > have:
+                missing.append((client, first))
+            elif following > have:
+                reach[client] = following
+        for client, following in shape.needs:
+            if clocks.get(client, 0) < following and reach.get(client, 0) < following:
+                missing.append((client, following))
+        for client, _, following in shape.deletes:
+            if clocks.get(client, 0) < following and reach.get(client, 0) < following:
+                missing.append((client, following))
+        if missing:
+            return Judgement(Verdict.EARLY, tuple(missing))
+        if reach:
+            return _NEW
+        if shape.deletes and not self._deleted_already(shape):
+            return _NEW
+        return _SEEN
+
+    def take(self, update: bytes, shape: Shape, now_ms: int, conn: ConnId | None = None) -> Taken:
+        """Judge an update and take it, or set it aside. Raises LimitReached where too much waits already."""
+        return self._take(Early(update, shape, now_ms, conn))
+
+    def _take(self, arrival: Early) -> Taken:
+        judgement = self.judge(arrival.shape)
+        if judgement.verdict is Verdict.SEEN:
+            return Taken(Verdict.SEEN)
+        if judgement.verdict is Verdict.EARLY:
+            self._set_aside(arrival, judgement.missing)
+            return Taken(Verdict.EARLY)
+        self._accept(arrival.update, arrival.shape)
+        if not self.early:
+            return Taken(Verdict.NEW, (arrival.update,))
+        updates = [arrival.update]
+        released = self._release(updates)
+        return Taken(Verdict.NEW, tuple(updates), released)
+
+    def _accept(self, update: bytes, shape: Shape) -> None:
+        clocks = self.clocks
+        for client, _, following in shape.brings:
+            if following > clocks.get(client, 0):
+                clocks[client] = following
+        if shape.deletes and self._deleted is not None:
+            for client, first, following in shape.deletes:
+                _add_range(self._deleted.setdefault(client, []), first, following)
+        self._unapplied.append(update)
+
+    def _set_aside(self, arrival: Early, missing: tuple[tuple[int, int], ...]) -> None:
+        if any(held.update == arrival.update and held.seq == arrival.seq for held in self.early):
+            return
+        if len(self.early) >= EARLY_COUNT_MAX:
+            raise LimitReached("early_count", len(self.early) + 1, EARLY_COUNT_MAX, "send what comes before them")
+        if self.early_bytes + len(arrival.update) > EARLY_BYTES_MAX:
+            size = self.early_bytes + len(arrival.update)
+            raise LimitReached("early_bytes", size, EARLY_BYTES_MAX, "send what comes before them")
+        self.early.append(Early(arrival.update, arrival.shape, arrival.since_ms, arrival.conn, arrival.seq, missing))
+        self.early_bytes += len(arrival.update)
+
+    def _release(self, updates: list[bytes]) -> tuple[Early, ...]:
+        """Judge the early ones again until nothing moves. Invariant 1."""
+        released: list[Early] = []
+        moved = True
+        while moved:
+            moved = False
+            for held in list(self.early):
+                judgement = self.judge(held.shape)
+                if judgement.verdict is Verdict.EARLY:
+                    continue
+                self.early.remove(held)
+                self.early_bytes -= len(held.update)
+                released.append(held)
+                if held.seq is not None:
+                    self._confirm(*self._held.pop(held.seq))
+                if judgement.verdict is Verdict.NEW:
+                    self._accept(held.update, held.shape)
+                    updates.append(held.update)
+                    moved = True
+        return tuple(released)
+
+    def drop_early(self, held: Early) -> None:
+        """Give one up: its sender has to be told."""
+        if held in self.early:
+            self.early.remove(held)
+            self.early_bytes -= len(held.update)
+
+    # --- the fold over the log ---------------------------------------------------------------------------------------
+    def take_logged(
+        self, version: Version, dots: Sequence[Dot], covers: DotSet, update: bytes, shape: Shape | None, now_ms: int
+    ) -> Taken:
+        """Take the change at this place of the log; places ascend. `shape` None: it was refused, and is passed.
+
+        Moves `version` by invariant 3. An early one beyond the limits is refused like a bad one: raises LimitReached,
+        and the caller passes it with `shape` None.
+        """
+        assert version.seq > self.read, "the log is folded in order"
+        taken = Taken(Verdict.SEEN)
+        if shape is not None:
+            taken = self._take(Early(update, shape, now_ms, None, version.seq))
+            if taken.verdict is Verdict.EARLY:
+                self._held[version.seq] = (dots, covers)
+            else:
+                self._confirm(dots, covers)
+        self.read = version.seq
+        if not self._held:
+            self._passed.clear()
+            self.version = version
+        else:
+            self._passed.append(version.seq)
+            first_held = min(self._held)
+            at = bisect_right(self._passed, first_held - 1)
+            if at:
+                self.version = Version(version.epoch, self._passed[at - 1])
+        return taken
+
+    def _confirm(self, dots: Sequence[Dot], covers: DotSet) -> None:
+        for dot in dots:
+            self.dots.add(dot)
+        self.dots.update(covers)
+        self.dots.trim(DOT_RANGES_MAX)
+
+    @property
+    def gap(self) -> bool:
+        """True while a change of the log is set aside: no snapshot, no digest to compare."""
+        return bool(self._held)
+
+    # --- what the leader says ----------------------------------------------------------------------------------------
+    def take_merged(
+        self, prev: Version, version: Version, update: bytes, shape: Shape, now_ms: int
+    ) -> tuple[Taken, bool]:
+        """Take a broadcast. The second value is True where a gap shows: ask for a sync.
+
+        The update is taken where the gate lets it in, gap or not; the version moves only where nothing is missing.
+        """
+        taken = self._take(Early(update, shape, now_ms)) if update else Taken(Verdict.SEEN)
+        mine = self.version
+        follows = prev.seq == 0 if mine is None else mine.epoch == prev.epoch and mine.seq >= prev.seq
+        if taken.verdict is Verdict.EARLY or not follows:
+            return taken, mine is None or not mine.covers(version)
+        if mine is None or version.seq > mine.seq:
+            self.version = version
+        return taken, False
+
+    # --- the CRDT ----------------------------------------------------------------------------------------------------
+    def materialise(self) -> Document:
+        """Apply what was taken, in one piece. Raises DocumentBroken: then discard the replica."""
+        if self._unapplied:
+            update = merge(self._unapplied)
+            self._unapplied.clear()
+            self._document.apply(update)
+        return self._document
+
+    @property
+    def unapplied_count(self) -> int:
+        return len(self._unapplied)
+
+    def state_vector(self) -> bytes:
+        return self.materialise().state_vector()
+
+    def diff(self, state_vector: bytes) -> bytes:
+        return self.materialise().diff(state_vector)
+
+    def digest(self) -> str:
+        return self.materialise().digest()
+
+    def verified_state(self) -> bytes:
+        """The whole state, after a fresh document has loaded it and has the same digest (DESIGN.md section 4).
+
+        Raises DocumentBroken where it does not: nothing may be replaced by it.
+        """
+        document = self.materialise()
+        if document.clocks() != {client: clock for client, clock in self.clocks.items() if clock}:
+            raise DocumentBroken(f"{self.doc}: pycrdt holds other clocks than were taken; rebuild it")
+        state = document.state()
+        check_update(state)
+        if Document(state).digest() != document.digest():
+            raise DocumentBroken(f"{self.doc}: its state does not load to the same digest; nothing is replaced")
+        return state
+
+    def _deleted_already(self, shape: Shape) -> bool:
+        if self._deleted is None:
+            self._deleted = self.materialise().deleted()
+        deleted = self._deleted
+        return all(_covered(deleted.get(client, ()), first, following) for client, first, following in shape.deletes)
+
+
+def _covered(spans: Sequence[tuple[int, int]], first: int, following: int) -> bool:
+    at = bisect_right(spans, (first, 1 << 62)) - 1
+    return at >= 0 and spans[at][0] <= first and following <= spans[at][1]
+
+
+def _add_range(spans: list[tuple[int, int]], first: int, following: int) -> None:
+    """Keep `spans` ascending, disjoint and non-adjacent."""
+    at = bisect_right(spans, (first, 1 << 62))
+    if at and spans[at - 1][1] >= first:
+        at -= 1
+        first = spans[at][0]
+        following = max(following, spans[at][1])
+    end = at
+    while end < len(spans) and spans[end][0] <= following:
+        following = max(following, spans[end][1])
+        end += 1
+    spans[at:end] = [(first, following)]
