@@ -14,10 +14,13 @@ STATE_VECTOR_CLIENTS_MAX: Final = 100_000  # about 1 MB of bytes; pycrdt allocat
 AWARENESS_ENTRIES_MAX: Final = 1_000  # one message; a tab speaks for itself, a provider for a few
 AWARENESS_STATE_BYTES_MAX: Final = 64 * 1024  # a cursor is 200 bytes
 PRESENCE_ENTRIES_MAX: Final = 5_000  # per document
+PRESENCE_BYTES_MAX: Final = 8 * 1024 * 1024  # all states of a document; 5,000 of the largest would be 320 MB
+PRESENCE_PAYLOAD_BYTES_MAX: Final = 512 * 1024  # one awareness message between edges: half of NATS' max_payload
 
 # --- updates (FACTS.md 1.7) ------------------------------------------------------------------------------------------
 UPDATE_BYTES_MAX: Final = 64 * 1024 * 1024  # a whole state of a 10-million-character document fits
 UPDATE_STRUCTS_MAX: Final = 4_000_000  # one struct costs pycrdt about 100 bytes of memory
+UPDATE_VALUES_MAX: Final = 4_000_000  # Any values and deleted ranges of one update: 20-30 bytes each in pycrdt
 UPDATE_DEPTH_MAX: Final = 64  # nested Any values: 26,500 levels kill the decoder
 CLOCK_MAX: Final = 2**31 - 1  # Yrs keeps clocks in 32 bits
 CLIENT_ID_MAX: Final = 2**53 - 1  # JavaScript's safe integers
@@ -62,5 +65,6 @@ REPAIR_MS: Final = 2_000  # between two askings for the same gap
 LOAD_MS_MAX: Final = 20_000  # reading snapshot and log of a document: then try again
 
 # --- NATS ------------------------------------------------------------------------------------------------------------
+DOTS_HEADER_BYTES_MAX: Final = 2 * 1024  # longer dot sets travel in the payload: JetStream refuses headers over 64 kB
 MESSAGE_HEADROOM_BYTES: Final = 16 * 1024  # headers count towards max_payload and nats-py dies just below it (FACTS 2.5)
 SYNC_ANSWER_BYTES_MAX: Final = 512 * 1024 * 1024  # all parts of one answer together
