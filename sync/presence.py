@@ -121,7 +121,7 @@ class Presence:
     def expire(self, now_ms: int) -> tuple[AwarenessEntry, ...]:
         """Removals of the clients that have not renewed their state for PRESENCE_MS_MAX.
 
-        With the clock they had: the next renewal, one higher, brings them back (browsers slow the timers of hidden tabs).
+        With the clock they had: the next renewal, one higher, brings them back (browsers slow timers of hidden tabs).
         """
         self._gone = {c: known for c, known in self._gone.items() if now_ms - known.at_ms < PRESENCE_MS_MAX}
         removals = []
