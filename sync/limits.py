@@ -50,6 +50,7 @@ COMPACT_ROWS: Final = 500  # update rows of one document before its state replac
 COMPACT_BYTES: Final = 4 * 1024 * 1024
 HEAL_ATTEMPTS_MAX: Final = 5  # repeated healing of one document in one epoch, then it is reported as diverged
 HEAL_PAUSE_MS: Final = 5_000
+STORE_CHECK_BYTES_MAX: Final = 256 * 1024 * 1024  # read whole after an unclean close: a second or two at start
 
 # --- presence --------------------------------------------------------------------------------------------------------
 PRESENCE_MS_MAX: Final = 30_000  # y-protocols' own time-out: a state not renewed is gone
