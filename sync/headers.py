@@ -76,7 +76,8 @@ _COUNT = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
 
 # --- headers of one message -------------------------------------------------------------------------------------------
-# Few documents, edges and actors are in many changes; causation and correlation are in few, and are not kept.
+# Few documents, origins, edges and actors are in many changes; causation and correlation are in few, and are not kept.
+_hex = lru_cache(maxsize=256)("{:x}".format)
 _document_token = lru_cache(maxsize=4096)(subject_token)
 _frequent_text = lru_cache(maxsize=1024)(context_text)
 _frequent_text_of = lru_cache(maxsize=1024)(context_text_of)
@@ -84,7 +85,7 @@ _frequent_text_of = lru_cache(maxsize=1024)(context_text_of)
 
 def message_id(doc: DocId, dot: Dot, epoch: int) -> str:
     """`Nats-Msg-Id`: the log's epoch is within, because an emptied or new log still knows the ids of the old one."""
-    return f"{epoch:x}:{_document_token(doc)}:{dot.origin:x}.{dot.seq}"
+    return f"{_hex(epoch)}:{_document_token(doc)}:{_hex(dot.origin)}.{dot.seq}"
 
 
 def _check_format(headers: Headers) -> None:
@@ -202,9 +203,9 @@ def _dots(headers: Headers, name: str, part: bytes) -> DotSet:
 # --- change -----------------------------------------------------------------------------------------------------------
 def encode_change(change: Change, epoch: int) -> tuple[Headers, bytes]:
     """`epoch` is that of the log it is appended to. Raises LimitReached for a context that is too long."""
-    dot = f"{change.dot.origin:x}.{change.dot.seq}"
+    dot = f"{_hex(change.dot.origin)}.{change.dot.seq}"
     headers = {
-        "Nats-Msg-Id": f"{epoch:x}:{_document_token(change.doc)}:{dot}",
+        "Nats-Msg-Id": f"{_hex(epoch)}:{_document_token(change.doc)}:{dot}",  # message_id, without naming the dot twice
         "Skerry-Format": _FORMAT_TEXT,
         "Skerry-Dot": dot,
     }

@@ -90,10 +90,12 @@ def _second_of(text: str) -> int:
     return round((datetime.fromisoformat(text).replace(tzinfo=UTC) - _EPOCH).total_seconds())
 
 
+_MS_TEXT = tuple(f".{ms:03}Z" for ms in range(1000))  # formatting costs 0.6 us, and every change has a time
+
+
 def time_text(time_ms: int) -> str:
     """Unix milliseconds as RFC 3339 in UTC: `2026-01-31T23:59:59.123Z`."""
-    second, ms = divmod(time_ms, 1000)
-    return f"{_second_text(second)}.{ms:03}Z"
+    return _second_text(time_ms // 1000) + _MS_TEXT[time_ms % 1000]
 
 
 def parse_time(text: str) -> int:
