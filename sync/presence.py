@@ -24,7 +24,7 @@ from .ids import ConnId
 from .lib0 import write_var_uint
 from .limits import (
     AWARENESS_ENTRIES_MAX,
-    CLOCK_MAX,
+    CLIENT_ID_MAX,
     PRESENCE_BYTES_MAX,
     PRESENCE_ENTRIES_MAX,
     PRESENCE_MS_MAX,
@@ -75,7 +75,7 @@ class Presence:
             known = news.get(entry.client) or self._here.get(entry.client) or self._gone.get(entry.client)
             if not _is_news(entry, known):
                 continue
-            state = "" if entry.state == _GONE else entry.state
+            state = "" if _is_removal(entry) else entry.state
             news[entry.client] = _Known(entry.clock, state, source, now_ms, len(state.encode("utf-8")))
         self._check_limits(news)
         told = []
@@ -94,7 +94,7 @@ class Presence:
         return tuple(
             AwarenessEntry(entry.client, gone[entry.client].clock, _GONE)
             for entry in entries
-            if entry.state != _GONE and entry.client in gone and entry.clock <= gone[entry.client].clock
+            if not _is_removal(entry) and entry.client in gone and entry.clock <= gone[entry.client].clock
         )
 
     def states(self) -> tuple[AwarenessEntry, ...]:
@@ -113,7 +113,7 @@ class Presence:
         """The connection is closed: removals, with the next clock, of the clients that it spoke for."""
         removals = []
         for client in sorted(c for c, known in self._here.items() if known.source == source):
-            clock = min(self._here[client].clock + 1, CLOCK_MAX)  # at the end an equal clock removes as well
+            clock = min(self._here[client].clock + 1, CLIENT_ID_MAX)  # at the end an equal clock removes as well
             self._remember(client, _Known(clock, "", source, now_ms, 0))
             removals.append(AwarenessEntry(client, clock, _GONE))
         return tuple(removals)
@@ -154,12 +154,16 @@ class Presence:
                 del self._gone[next(iter(self._gone))]
 
 
+def _is_removal(entry: AwarenessEntry) -> bool:
+    return entry.state.strip() == _GONE  # JSON: white space around it means nothing
+
+
 def _is_news(entry: AwarenessEntry, known: _Known | None) -> bool:
     if known is None:
-        return entry.state != _GONE  # nobody was told of it
+        return not _is_removal(entry)  # nobody was told of it
     if entry.clock != known.clock:
         return entry.clock > known.clock  # Invariant 1.
-    return entry.state == _GONE and known.state != ""  # as y-protocols: who was not heard of may be declared gone
+    return _is_removal(entry) and known.state != ""  # as y-protocols: who was not heard of may be declared gone
 
 
 def encode_awareness(entries: Iterable[AwarenessEntry]) -> bytes:
