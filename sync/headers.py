@@ -132,7 +132,7 @@ def _document(name: str, token: str) -> DocId:
     return _named(name, from_subject_token, token)
 
 
-_DIGEST = re.compile(r"[!-~]{0,128}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{2,128}", re.ASCII)
 
 
 def _digest(name: str, text: str) -> str:
@@ -326,8 +326,9 @@ def encode_sync_answer(answer: SyncAnswer) -> tuple[Headers, bytes]:
         "Skerry-Doc": _document_token(answer.doc),
         "Skerry-Ask": str(answer.ask),
         "Skerry-Version": str(answer.version),
-        "Skerry-Digest": _digest("Skerry-Digest", answer.digest),
     }
+    if answer.digest:  # none from a leader that has set something aside
+        headers["Skerry-Digest"] = _digest("Skerry-Digest", answer.digest)
     tail: list[bytes] = []
     _put_part(headers, tail, "Skerry-State-Vector", answer.state_vector)
     _put_dots(headers, tail, "Skerry-Dots", answer.dots)
@@ -344,7 +345,7 @@ def decode_sync_answer(headers: Headers, payload: bytes) -> SyncAnswer:
         state_vector=state_vector,
         version=_version(headers, "Skerry-Version"),
         dots=_dots(headers, "Skerry-Dots", dots),
-        digest=_digest("Skerry-Digest", _required(headers, "Skerry-Digest")),
+        digest=_digest("Skerry-Digest", headers["Skerry-Digest"]) if "Skerry-Digest" in headers else "",
     )
 
 
@@ -373,11 +374,11 @@ def decode_repair(doc: DocId, headers: Headers, payload: bytes) -> RepairAsk:
 
 # --- beacon -----------------------------------------------------------------------------------------------------------
 def encode_beacon(beacon: Beacon) -> tuple[Headers, bytes]:
-    """One line a document: its subject token, version, digest."""
+    """One line a document: its subject token, version, digest (`-` for none)."""
     count = len(beacon.docs)
     if count > BEACON_DOCS_MAX:
         raise LimitReached("BEACON_DOCS_MAX", count, BEACON_DOCS_MAX, "send another beacon for the rest")
-    lines = [f"{_document_token(doc)} {version} {_digest('digest', digest)}\n" for doc, version, digest in beacon.docs]
+    lines = [f"{_document_token(doc)} {version} {digest or '-'}\n" for doc, version, digest in beacon.docs]
     return {"Skerry-Format": _FORMAT_TEXT}, "".join(lines).encode("ascii")
 
 
@@ -398,5 +399,11 @@ def decode_beacon(headers: Headers, payload: bytes) -> Beacon:
         fields = line.split(" ")
         if len(fields) != 3:
             raise InvalidMessage(f"{where}: not <document> <version> <digest>; the sender is at fault")
-        docs.append((_document(where, fields[0]), _named(where, parse_version, fields[1]), _digest(where, fields[2])))
+        docs.append(
+            (
+                _document(where, fields[0]),
+                _named(where, parse_version, fields[1]),
+                "" if fields[2] == "-" else _digest(where, fields[2]),
+            )
+        )
     return Beacon(tuple(docs))
