@@ -246,11 +246,13 @@ def _content(b: bytes, i: int, ref: int, values_left: int) -> tuple[int, int, in
         return 1, _json(b, i), values_left
     if ref == 6:  # Format: key, value
         return 1, _json(b, _text(b, i)), values_left
-    if ref == 7:  # Type: array, map, text, XML element (name), XML fragment, XML hook (name), XML text
+    if ref == 7:  # Type: array, map, text, XML element (with a name), XML fragment, -, XML text
         kind = b[i]
+        if kind == 5:  # Yjs writes a name after it, Yrs 0.28 reads none: Invariant 1
+            raise _refused(start, "XML hook, which Yrs and Yjs read differently; use an element")
         if kind > 6:
             raise _refused(start, f"no such type ({kind})")
-        return 1, _text(b, i + 1) if kind in (3, 5) else i + 1, values_left
+        return 1, _text(b, i + 1) if kind == 3 else i + 1, values_left
     if ref == 8:  # Any: count, values
         count, i = _uint(b, i, values_left)
         i, values_left = _any(b, i, count, values_left)
