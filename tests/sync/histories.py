@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pycrdt import Array, Doc, Map, Text, UndoManager, XmlElement, XmlFragment, XmlText, merge_updates
 
@@ -47,7 +48,10 @@ def _plain_xml(node: XmlFragment | XmlElement | XmlText) -> Any:
     if isinstance(node, XmlText):
         return str(node)
     children = [_plain_xml(child) for child in node.children]
-    return (node.tag, sorted(tuple(node.attributes)), children) if isinstance(node, XmlElement) else children
+    if not isinstance(node, XmlElement):
+        return children
+    attributes = cast("Iterable[tuple[str, object]]", node.attributes)  # it is one, and its type does not say so
+    return (node.tag, sorted(attributes), children)
 
 
 def clocks_of(doc: Doc[Any]) -> dict[int, int]:
