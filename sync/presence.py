@@ -32,7 +32,7 @@ from .limits import (
 )
 from .validate import AwarenessEntry
 
-__all__ = ["Presence", "encode_awareness", "encode_payloads"]
+__all__ = ["Presence", "encode_awareness"]
 
 _GONE = "null"
 
@@ -51,12 +51,13 @@ class _Known:
 class Presence:
     """The awareness states of one document. `source` is an own connection, or None for another edge."""
 
-    __slots__ = ("_bytes", "_gone", "_here")
+    __slots__ = ("_bytes", "_gone", "_here", "_now_ms")
 
     def __init__(self) -> None:
         self._here: dict[int, _Known] = {}
         self._gone: dict[int, _Known] = {}  # in the order in which they went: the oldest is forgotten first
         self._bytes = 0
+        self._now_ms = 0  # the newest time that was told
 
     def __len__(self) -> int:
         """How many clients are here."""
@@ -70,6 +71,7 @@ class Presence:
         Raises LimitReached, with nothing changed, where a document would hold too many clients or bytes. The newcomer
         is refused rather than the oldest dropped: else one client that invents ids drives out everybody who is here.
         """
+        self._now_ms = max(self._now_ms, now_ms)
         news: dict[int, _Known] = {}
         for entry in entries:
             known = news.get(entry.client) or self._here.get(entry.client) or self._gone.get(entry.client)
@@ -97,24 +99,33 @@ class Presence:
             if not _is_removal(entry) and entry.client in gone and entry.clock <= gone[entry.client].clock
         )
 
-    def states(self) -> tuple[AwarenessEntry, ...]:
-        """Everybody who is here, by client id: for a joiner (`encode_payloads`)."""
-        return tuple(AwarenessEntry(c, known.clock, known.state) for c, known in sorted(self._here.items()))
+    def states(self) -> bytes:
+        """Payload with everybody who is here, for a joiner; empty for nobody."""
+        here = sorted(self._here.items())
+        return encode_awareness([AwarenessEntry(c, known.clock, known.state) for c, known in here]) if here else b""
 
-    def local_states(self) -> tuple[AwarenessEntry, ...]:
-        """Those that own connections speak for: the answer to another edge's question."""
-        return tuple(
-            AwarenessEntry(c, known.clock, known.state)
-            for c, known in sorted(self._here.items())
-            if known.source is not None
-        )
+    def local_states(self) -> bytes:
+        """Payload with those that own connections speak for, to answer another edge; empty for nobody.
 
-    def leave(self, source: ConnId, now_ms: int) -> tuple[AwarenessEntry, ...]:
+        Within what another edge takes in one message. Whoever does not fit is heard of at the next renewal (law 10).
+        """
+        entries: list[AwarenessEntry] = []
+        size = 0
+        for client, known in sorted(self._here.items()):
+            if known.source is None:
+                continue
+            size += known.bytes_count + 20  # three numbers
+            if len(entries) == AWARENESS_ENTRIES_MAX or size > PRESENCE_PAYLOAD_BYTES_MAX:
+                break
+            entries.append(AwarenessEntry(client, known.clock, known.state))
+        return encode_awareness(entries) if entries else b""
+
+    def leave(self, source: ConnId) -> tuple[AwarenessEntry, ...]:
         """The connection is closed: removals, with the next clock, of the clients that it spoke for."""
         removals = []
         for client in sorted(c for c, known in self._here.items() if known.source == source):
             clock = min(self._here[client].clock + 1, CLIENT_ID_MAX)  # at the end an equal clock removes as well
-            self._remember(client, _Known(clock, "", source, now_ms, 0))
+            self._remember(client, _Known(clock, "", source, self._now_ms, 0))
             removals.append(AwarenessEntry(client, clock, _GONE))
         return tuple(removals)
 
@@ -123,6 +134,7 @@ class Presence:
 
         With the clock they had: the next renewal, one higher, brings them back (browsers slow timers of hidden tabs).
         """
+        self._now_ms = max(self._now_ms, now_ms)
         self._gone = {c: known for c, known in self._gone.items() if now_ms - known.at_ms < PRESENCE_MS_MAX}
         removals = []
         for client in sorted(c for c, known in self._here.items() if now_ms - known.at_ms >= PRESENCE_MS_MAX):
@@ -174,23 +186,3 @@ def encode_awareness(entries: Iterable[AwarenessEntry]) -> bytes:
         parts += (write_var_uint(entry.client), write_var_uint(entry.clock), write_var_uint(len(text)), text)
     parts[0] = write_var_uint(len(parts) // 4)
     return b"".join(parts)
-
-
-def encode_payloads(entries: Iterable[AwarenessEntry]) -> tuple[bytes, ...]:
-    """As many payloads as the receiver's limits ask for: ordinarily one, none for nobody.
-
-    `check_awareness` of another edge takes AWARENESS_ENTRIES_MAX entries, and a NATS message has its own size.
-    """
-    payloads: list[bytes] = []
-    batch: list[AwarenessEntry] = []
-    size = 0
-    for entry in entries:
-        cost = 4 * len(entry.state) + 24  # an upper bound: four bytes a character, three numbers
-        if batch and (len(batch) == AWARENESS_ENTRIES_MAX or size + cost > PRESENCE_PAYLOAD_BYTES_MAX):
-            payloads.append(encode_awareness(batch))
-            batch, size = [], 0
-        batch.append(entry)
-        size += cost
-    if batch:
-        payloads.append(encode_awareness(batch))
-    return tuple(payloads)
