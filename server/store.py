@@ -301,7 +301,8 @@ class _Work:
     def _append(self, key: int, write: AppendUpdate) -> None:
         if write.folded and write.dot is None:
             return  # neither the document nor the outbox needs it
-        row = self._run.execute(STATEMENTS["append"], (key, write.folded, write.update)).lastrowid
+        folded = int(write.folded)  # a bool would go through sqlite3's adapters
+        row = self._run.execute(STATEMENTS["append"], (key, folded, write.update)).lastrowid
         if write.dot is None:
             return
         context, size = write.context, len(write.update)
@@ -339,11 +340,10 @@ class _Work:
             self.outbox_touched = True
 
     def _compact(self, key: int, state: bytes) -> None:
-        through = self._through(key)
-        self._run.execute(STATEMENTS["fold"], (key, through))
+        self._run.execute(STATEMENTS["fold"], (key, self._through(key)))
         last = self._run.execute(STATEMENTS["last_row"]).fetchone()  # Invariant 2: every later row is above it
         self._run.execute(STATEMENTS["drop_state"], (key,))
-        self._run.execute(STATEMENTS["set_state"], (key, max(through, last[0] if last else 0), state))
+        self._run.execute(STATEMENTS["set_state"], (key, last[0] if last else 0, state))
 
     def _through(self, key: int) -> int:
         found = self._run.execute(STATEMENTS["through"], (key,)).fetchone()

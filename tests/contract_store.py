@@ -15,7 +15,7 @@ from sync.ids import DocId, Dot, DotSet, Origin, Version
 from sync.ports import OutboxRow, OutboxTotals, Store, StoredDocument
 from sync.step import AppendUpdate, Compact, DropOutbox, MarkShipped, SetVersion
 
-__all__ = ["ADA", "BEN", "Disk", "StoreContract", "dots_of"]
+__all__ = ["ADA", "BEN", "Disk", "StoreContract", "dots_of", "pages_of"]
 
 ADA = Origin(2**53 - 1)  # the largest origin
 BEN = Origin(0)
@@ -51,6 +51,18 @@ def loaded(store: Store, doc: DocId = PLAN) -> StoredDocument:
 
 def updates_in_outbox(store: Store) -> list[bytes]:
     return [row.change.update for row in store.outbox(0, ALL, ALL)]
+
+
+def pages_of(store: Store, count_max: int, bytes_max: int) -> list[list[OutboxRow]]:
+    """The whole outbox, read as a shipper reads it."""
+    pages: list[list[OutboxRow]] = []
+    after = 0
+    while page := store.outbox(after, count_max, bytes_max):
+        for row in page:
+            assert row.row > after  # or it would be read for ever
+            after = row.row
+        pages.append(page)
+    return pages
 
 
 class StoreContract:
@@ -247,22 +259,14 @@ class StoreContract:
     def test_a_page_of_the_outbox_is_bounded_by_rows(self, store: Store) -> None:
         store.commit([edit(seq, b"%d" % seq) for seq in range(1, 8)])
 
-        pages: list[list[bytes]] = []
-        after = 0
-        while page := store.outbox(after, 3, ALL):
-            pages.append([row.change.update for row in page])
-            after = page[-1].row
+        pages = [[row.change.update for row in page] for page in pages_of(store, 3, ALL)]
 
         assert pages == [[b"1", b"2", b"3"], [b"4", b"5", b"6"], [b"7"]]
 
     def test_a_page_of_the_outbox_is_bounded_by_bytes_but_never_empty(self, store: Store) -> None:
         store.commit([edit(seq, bytes(size)) for seq, size in enumerate((4, 6, 1, 50, 2), 1)])
 
-        pages: list[list[int]] = []
-        after = 0
-        while page := store.outbox(after, ALL, 10):
-            pages.append([len(row.change.update) for row in page])
-            after = page[-1].row
+        pages = [[len(row.change.update) for row in page] for page in pages_of(store, ALL, 10)]
 
         assert pages == [[4, 6], [1], [50], [2]]
         assert len(store.outbox(0, 1, 0)) == 1

@@ -19,7 +19,7 @@ from sync.errors import SkerryError, StoreBusy, StoreDamaged, StoreError, StoreT
 from sync.ids import DocId, Dot, DotSet, Origin, Version
 from sync.ports import OutboxRow, OutboxTotals, Store
 from sync.step import AppendUpdate, Compact, DropOutbox, MarkShipped, SetVersion, Write
-from tests.contract_store import ADA, BEN, Disk, StoreContract, dots_of
+from tests.contract_store import ADA, BEN, Disk, StoreContract, dots_of, pages_of
 from tests.memory_store import MemoryStore
 
 ROOT = Path(__file__).parents[2]
@@ -133,14 +133,7 @@ def _any_write(dice: random.Random, seq: int) -> Write:
 
 def _pages(store: Store, count_max: int, bytes_max: int) -> list[list[tuple[object, ...]]]:
     """Row numbers ascend, and are otherwise each store's own."""
-    pages: list[list[tuple[object, ...]]] = []
-    after = 0
-    while page := store.outbox(after, count_max, bytes_max):
-        rows = [row.row for row in page]
-        assert rows == sorted(rows)
-        pages.append([(row.change, row.shipped) for row in page])
-        after = page[-1].row
-    return pages
+    return [[(row.change, row.shipped) for row in page] for page in pages_of(store, count_max, bytes_max)]
 
 
 # --- a process dies ---------------------------------------------------------------------------------------------------
@@ -299,21 +292,20 @@ def test_an_empty_file_is_a_new_store(disk: FileDisk) -> None:
     assert list(disk.open().documents()) == []
 
 
-def _damage_pages(path: Path) -> None:
-    """Every page but the first, which holds the schema, loses its header."""
-    content = bytearray(path.read_bytes())
-    for start in range(4096, len(content), 4096):
-        content[start : start + 64] = b"\xa5" * 64
-    path.write_bytes(content)
-
-
-def test_damage_is_found_at_opening_after_an_unclean_close(disk: FileDisk) -> None:
+def _damaged_store(disk: FileDisk) -> None:
+    """Closed cleanly, then its last pages, which hold updates, lose their headers."""
     store = disk.open()
     store.commit([AppendUpdate(PLAN, bytes(3_000)) for _ in range(100)])
     store.close()
-    _damage_pages(disk.path)
-    wal = disk.path.with_name(disk.path.name + "-wal")
-    wal.write_bytes(b"left behind by a process that died")
+    content = bytearray(disk.path.read_bytes())
+    for start in range(len(content) - 10 * 4096, len(content), 4096):
+        content[start : start + 64] = b"\xa5" * 64
+    disk.path.write_bytes(content)
+
+
+def test_damage_is_found_at_opening_after_an_unclean_close(disk: FileDisk) -> None:
+    _damaged_store(disk)
+    disk.path.with_name(disk.path.name + "-wal").write_bytes(b"left behind by a process that died")
 
     with pytest.raises(StoreDamaged) as caught:
         disk.open()
@@ -322,13 +314,11 @@ def test_damage_is_found_at_opening_after_an_unclean_close(disk: FileDisk) -> No
 
 
 def test_damage_that_is_met_later_is_told_as_damage(disk: FileDisk) -> None:
+    _damaged_store(disk)
     store = disk.open()
-    store.commit([AppendUpdate(PLAN, bytes(3_000)) for _ in range(100)])
-    store.close()
-    _damage_pages(disk.path)
 
     with pytest.raises(StoreDamaged) as caught:
-        disk.open().load(PLAN)
+        store.load(PLAN)
 
     _tells(caught.value, disk.path)
 
