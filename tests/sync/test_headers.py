@@ -401,3 +401,12 @@ def test_no_mutation_of_a_header_or_cut_of_a_payload_gives_anything_but_a_value_
             refused += 1
 
     assert refused > 0
+
+
+def test_the_protocol_page_names_every_header() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
+
+    for value in VALUES.values():
+        for key in encode(value)[0]:
+            name = key if key == "Skerry-State-Vector-Bytes" else key.removesuffix("-Bytes")
+            assert f"`{name}`" in page

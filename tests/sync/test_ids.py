@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,7 +148,7 @@ def test_ranges_are_ascending_and_never_touch(parts: list[tuple[Origin, int, int
 
     assert held == sorted(held)
     assert len(held) == len(set_of(parts))
-    for (one, _, last), (other, first, _) in zip(held, held[1:], strict=False):
+    for (one, _, last), (other, first, _) in pairwise(held):
         assert one != other or first > last + 1
 
 
