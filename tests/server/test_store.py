@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +18,7 @@ from server.store import FORMAT, STATEMENTS, SQLiteStore
 from sync.change import Context
 from sync.errors import SkerryError, StoreBusy, StoreDamaged, StoreError, StoreTooNew
 from sync.ids import DocId, Dot, DotSet, Origin, Version
-from sync.ports import OutboxRow, OutboxTotals, Store
+from sync.ports import OutboxTotals, Store
 from sync.step import AppendUpdate, Compact, DropOutbox, MarkShipped, SetVersion, Write
 from tests.contract_store import ADA, BEN, Disk, StoreContract, dots_of, pages_of
 from tests.memory_store import MemoryStore
@@ -369,6 +370,30 @@ def test_a_full_disk_fails_the_commit_and_not_the_store(disk: FileDisk) -> None:
     assert _updates(disk.open()) == (b"before", b"after")
 
 
+def test_a_log_file_that_cannot_grow_fails_the_commit_and_not_the_store(disk: FileDisk) -> None:
+    """The write-ahead log is written at COMMIT: here the operating system refuses, not SQLite's page count."""
+    store = disk.open()
+    store.commit([AppendUpdate(PLAN, b"before", Dot(ADA, 1))])
+    before = (store.load(PLAN), store.outbox(0, 10, 1000), store.outbox_totals())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (disk.path.with_name(disk.path.name + "-wal").stat().st_size + 9_000, hard)
+    )
+    try:
+        with pytest.raises(StoreError) as caught:
+            store.commit([AppendUpdate(PLAN, bytes(500_000), Dot(ADA, 2))])
+        after = (store.load(PLAN), store.outbox(0, 10, 1000), store.outbox_totals())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    _tells(caught.value, disk.path)
+    assert after == before
+    store.commit([AppendUpdate(PLAN, b"after", Dot(ADA, 2))])
+    store.close()
+    assert _updates(disk.open()) == (b"before", b"after")
+
+
 class _full:
     """While inside, the file cannot grow."""
 
@@ -462,11 +487,3 @@ def test_loading_goes_on_beside_commits_and_sees_each_whole(disk: FileDisk) -> N
         reader.join(CHILD_S_MAX)
 
     assert failures == []
-
-
-def test_rows_are_values(disk: FileDisk) -> None:
-    store = disk.open()
-    store.commit([AppendUpdate(PLAN, b"x", Dot(ADA, 1))])
-
-    assert isinstance(store.outbox(0, 1, 1)[0], OutboxRow)
-    assert store.outbox(0, 1, 1) == store.outbox(0, 1, 1)
