@@ -1,0 +1,316 @@
+"""One connection to NATS, from its opening to its end; `server.bus` makes a new one when it has ended.
+
+Room: a nats-py client and all that is wrong with it as part of a daemon (FACTS.md 2.5). No streams, no documents.
+
+1. A link never reconnects: it ends once, with a reason, and is thrown away with its transport aborted. So nothing of an
+   old connection (half-written bytes, outstanding pings, lost subscriptions) can be carried into a new one.
+2. It is alive while its own messages come back to it from the server, and not because the client says so.
+3. Sending never waits: what is sent is queued, in order, bounded; one task writes. What does not fit is refused.
+4. No callback can raise into nats-py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from sync.errors import BusError, BusRefused, BusUnreachable
+
+__all__ = ["Handler", "LinkOptions", "NatsLink"]
+
+log = logging.getLogger("skerry.bus")
+
+CONNECT_S_MAX = 5.0
+BEAT_S = 2.0
+BEATS_MISSED_MAX = 3  # 6 s of silence; counted in beats, so that an event loop that slept does not accuse the server
+SEND_BYTES_MAX = 64 * 1024 * 1024  # queued for one connection; beyond it, a server that does not read costs no memory
+INBOX_BYTES_MAX = 256 * 1024 * 1024  # waiting for our handlers; the network is read faster than they run for a moment
+MESSAGE_OVERHEAD_BYTES = 256  # of a queued message beside its payload
+
+Handler = Callable[[Msg], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    name: str
+    credentials: Path | None
+    tls_ca: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+
+    def tls(self, url: str) -> ssl.SSLContext | None:
+        if not (self.tls_ca or self.tls_cert or url.startswith("tls://")):
+            return None
+        context = ssl.create_default_context(cafile=self.tls_ca)
+        if self.tls_cert is not None:
+            context.load_cert_chain(self.tls_cert, self.tls_key)
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class _Out:
+    subject: str
+    data: bytes
+    headers: Mapping[str, str] | None
+    reply: str
+
+
+class NatsLink:
+    """Open one with `NatsLink.open`. `closed` is done when it has ended; its result is why."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[str] = loop.create_future()
+        self._client = Client()
+        self._last_error = ""
+        self._inbox = f"_INBOX.skerry{secrets.token_hex(10)}"
+        self._replies: dict[str, Handler] = {}
+        self._reply_next = 0
+        self._queue: deque[_Out | Callable[[], Awaitable[None]]] = deque()
+        self._queue_bytes = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._beats_missed = 0
+        self._subscriptions: dict[str, Subscription] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.dropped_count = 0
+        """Messages refused because SEND_BYTES_MAX was reached."""
+
+    @classmethod
+    async def open(cls, url: str, options: LinkOptions) -> NatsLink:
+        """Raises BusUnreachable, BusRefused."""
+        link = cls()
+        try:
+            async with asyncio.timeout(CONNECT_S_MAX):
+                await link._connect(url, options)
+        except BaseException as error:
+            link.abort("never opened")
+            if isinstance(error, (OSError, nats.errors.Error, TimeoutError, ValueError)):
+                raise link._why_not(url, error) from error
+            raise
+        return link
+
+    @property
+    def max_payload(self) -> int:
+        return self._client.max_payload
+
+    @property
+    def server_version(self) -> tuple[int, int]:
+        version = self._client.connected_server_version
+        return version.major, version.minor
+
+    def send(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, reply: str = "") -> bool:
+        """Queue a message. False: refused, because the link has ended, or is too slow, or the message is too large."""
+        size = len(data) + (sum(len(k) + len(v) + 4 for k, v in headers.items()) + 12 if headers else 0)
+        if self.closed.done() or size > self.max_payload:  # the client would die of the second
+            return False
+        if self._queue_bytes + size > SEND_BYTES_MAX:
+            self.dropped_count += 1
+            return False
+        self._queue_bytes += size + MESSAGE_OVERHEAD_BYTES
+        self._put(_Out(subject, data, headers, reply))
+        return True
+
+    async def sent(self) -> None:
+        """Returns when everything queued was handed to the operating system's side of the client, or the link ended."""
+        idle = asyncio.ensure_future(self._idle.wait())
+        try:
+            waits: list[asyncio.Future[Any]] = [idle, self.closed]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            idle.cancel()
+
+    def inbox(self, handler: Handler) -> str:
+        """A fresh reply subject; `handler` is called for each message on it until `forget`."""
+        self._reply_next += 1
+        subject = f"{self._inbox}.{self._reply_next:x}"
+        self._replies[subject] = handler
+        return subject
+
+    def forget(self, reply: str) -> None:
+        self._replies.pop(reply, None)
+
+    async def request(
+        self, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None, timeout_s: float = 5.0
+    ) -> tuple[dict[str, str], bytes]:
+        """One answer, as (headers, payload). Raises BusUnreachable; "nobody listens" is an answer with Status 503."""
+        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+        def take(message: Msg) -> None:
+            if not answer.done():
+                answer.set_result(message)
+
+        reply = self.inbox(take)
+        try:
+            if not self.send(subject, data, headers, reply):
+                raise BusUnreachable(
+                    f"{subject}: not sent, the link is {'down' if self.closed.done() else 'full'}; retry"
+                )
+            waits: list[asyncio.Future[Any]] = [answer, self.closed]
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                why = self.closed.result() if self.closed.done() else f"no answer within {timeout_s:g} s"
+                raise BusUnreachable(f"{subject}: {why}; retry")
+            message = answer.result()
+            return message.headers or {}, message.data
+        finally:
+            self.forget(reply)
+
+    def subscribe(self, subject: str, handler: Handler, queue: str = "") -> None:
+        """In the order of what is sent: a subscription made before a request is there when it is answered."""
+
+        async def subscribe() -> None:
+            if subject not in self._subscriptions:
+                self._subscriptions[subject] = await self._client.subscribe(
+                    subject, queue, _guarded(handler), pending_bytes_limit=INBOX_BYTES_MAX
+                )
+
+        self._put(subscribe)
+
+    def unsubscribe(self, subject: str) -> None:
+        async def unsubscribe() -> None:
+            subscription = self._subscriptions.pop(subject, None)
+            if subscription is not None:
+                await subscription.unsubscribe()
+
+        self._put(unsubscribe)
+
+    def abort(self, reason: str) -> None:
+        """End it now: no farewell, nothing flushed."""
+        if self.closed.done():
+            return
+        self.closed.set_result(reason)
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._queue.clear()
+        self._idle.set()
+        transport = getattr(getattr(self._client, "_transport", None), "_io_writer", None)
+        if transport is not None:
+            # nats-py's close() writes what is pending and waits for it: behind a black hole, for ever (FACTS.md 2.5).
+            transport.transport.abort()
+        _ABORTED.add(task := asyncio.get_running_loop().create_task(_dispose(self._client)))
+        task.add_done_callback(_ABORTED.discard)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+    async def _connect(self, url: str, options: LinkOptions) -> None:
+        async def failed(error: Exception) -> None:
+            self._last_error = str(error) or type(error).__name__
+            if "permissions violation" in self._last_error.lower():
+                log.warning("bus_permission detail=%r", self._last_error)
+
+        async def ended() -> None:
+            self.abort(self._last_error or "the server closed the connection")
+
+        await self._client.connect(
+            servers=[url],
+            name=options.name or "skerry",
+            error_cb=failed,
+            closed_cb=ended,
+            disconnected_cb=ended,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,  # of one opening: nats-py would try for ever before it raises
+            reconnect_time_wait=0,
+            connect_timeout=int(CONNECT_S_MAX),
+            ping_interval=8,
+            tls=options.tls(url),
+            user_credentials=options.credentials,
+        )
+        await self._client.subscribe(
+            f"{self._inbox}.*", cb=_guarded(self._reply), pending_msgs_limit=0, pending_bytes_limit=INBOX_BYTES_MAX
+        )
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._write()), loop.create_task(self._beat())]
+
+    def _why_not(self, url: str, error: BaseException) -> BusError:
+        shown = url.rpartition("@")[2]  # a password may stand before it
+        detail = f"{error} {self._last_error}".lower()
+        if "authorization" in detail or "authentication" in detail or "expired" in detail:
+            return BusRefused(f"{shown}: the server refuses these credentials; check credentials, user or token")
+        if isinstance(error, (ssl.SSLError, ValueError)) or "certificate" in detail or "tls" in detail:
+            return BusRefused(f"{shown}: {error or self._last_error}; check the address and the TLS files")
+        what = "no answer in time" if isinstance(error, TimeoutError) else self._last_error or str(error)
+        return BusUnreachable(f"{shown}: {what}; is a nats-server running there?")
+
+    def _reply(self, message: Msg) -> None:
+        handler = self._replies.get(message.subject)
+        if handler is not None:
+            handler(message)
+
+    def _put(self, item: _Out | Callable[[], Awaitable[None]]) -> None:
+        if self.closed.done():
+            return
+        self._queue.append(item)
+        self._idle.clear()
+        self._wake.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                while self._queue:
+                    item = self._queue.popleft()
+                    if isinstance(item, _Out):
+                        self._queue_bytes -= (
+                            len(item.data)
+                            + MESSAGE_OVERHEAD_BYTES
+                            + (sum(len(k) + len(v) + 4 for k, v in item.headers.items()) + 12 if item.headers else 0)
+                        )
+                        headers = dict(item.headers) if item.headers else None
+                        await self._client.publish(item.subject, item.data, item.reply, headers)
+                    else:
+                        await item()
+            except (nats.errors.Error, OSError) as error:
+                self.abort(str(error) or type(error).__name__)
+                return
+            self._idle.set()
+
+    async def _beat(self) -> None:
+        """Invariant 2."""
+
+        def heard(_: Msg) -> None:
+            self._beats_missed = 0
+
+        subject = self.inbox(heard)
+        while True:
+            if self._beats_missed >= BEATS_MISSED_MAX:
+                self.abort(f"no sign of life for {BEATS_MISSED_MAX * BEAT_S:g} s")
+                return
+            self._beats_missed += 1
+            self.send(subject, b"")
+            await asyncio.sleep(BEAT_S)
+
+
+_ABORTED: set[asyncio.Task[None]] = set()
+"""Clients being closed: asyncio keeps only weak references to tasks."""
+
+
+async def _dispose(client: Client) -> None:
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(2):
+            await client.close()
+
+
+def _guarded(handler: Handler) -> Callable[[Msg], Awaitable[None]]:
+    async def call(message: Msg) -> None:
+        try:
+            handler(message)
+        except Exception:  # Invariant 4: one message is lost, not the subscription
+            log.exception("bus_handler subject=%s", message.subject)
+
+    return call

@@ -1,0 +1,391 @@
+"""The streams and buckets of one namespace: their names and subjects, their configuration, and whether they have it.
+
+Room: JetStream's administration, as JSON over the connection it is given. What flows through a stream is unknown here.
+
+A stream that is missing is made; one that exists with another configuration is StreamDiffers and left as it is: its
+owner decides. The log's epoch and the number of shards live in the log's own metadata: every node reads the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from sync.errors import BusError, BusRefused, BusUnreachable, ConfigError, StreamDiffers
+from sync.ids import DocId, subject_token
+
+__all__ = ["ApiError", "Layout", "LogState", "Requester", "api", "ensure_streams", "raise_epoch", "read_log_state"]
+
+Json = dict[str, object]
+
+NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)  # a subject token, part of stream and bucket names
+SHARDS_DEFAULT = 4
+SHARDS_MAX = 4096
+SHARDS_KEY = "skerry-shards"
+EPOCH_KEY = "skerry-epoch"
+LEASE_TTL_S = 10
+API_S_MAX = 5.0  # one question to JetStream
+EVENTS_BYTES_MAX = 256 * 1024 * 1024  # a server reserves it when the stream is made: small enough for a small disk
+EVENTS_AGE_S = 7 * 24 * 3600
+SECOND_NS = 1_000_000_000
+
+STREAM_NOT_FOUND = 10059
+STREAM_EXISTS = 10058
+
+
+class Requester(Protocol):
+    """Sends a request and waits for one answer. Raises BusUnreachable where nobody answers."""
+
+    async def request(
+        self, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None, timeout_s: float = API_S_MAX
+    ) -> tuple[dict[str, str], bytes]: ...
+
+
+class ApiError(BusError):
+    """JetStream's own refusal; `err_code` is its number."""
+
+    def __init__(self, subject: str, code: int, err_code: int, description: str) -> None:
+        super().__init__(f"{subject}: JetStream says {description!r} ({err_code}); see the server's log")
+        self.code = code
+        self.err_code = err_code
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names of everything in one namespace (DESIGN.md section 4). Raises ConfigError for a namespace that cannot be."""
+
+    namespace: str
+
+    def __post_init__(self) -> None:
+        if not NAMESPACE.fullmatch(self.namespace):
+            raise ConfigError(
+                f"namespace {self.namespace!r}: use 1-64 letters, digits, '-' and '_', as NATS asks of names"
+            )
+
+    @property
+    def changes(self) -> str:
+        return f"{self.namespace.upper()}_CHANGES"
+
+    @property
+    def snapshots(self) -> str:
+        return f"{self.namespace.upper()}_SNAPSHOTS"
+
+    @property
+    def rejected(self) -> str:
+        return f"{self.namespace.upper()}_REJECTED"
+
+    @property
+    def events(self) -> str:
+        return f"{self.namespace.upper()}_EVENTS"
+
+    @property
+    def objects(self) -> str:
+        return f"{self.namespace}_objects"
+
+    @property
+    def leaders(self) -> str:
+        return f"{self.namespace}_leaders"
+
+    def change(self, shard: int, doc: DocId) -> str:
+        return f"{self.namespace}.changes.{shard}.{subject_token(doc)}"
+
+    def of(self, kind: str, doc: DocId) -> str:
+        """`<ns>.<kind>.<doc>`: merged, repair, presence, snapshots, rejected, events."""
+        return f"{self.namespace}.{kind}.{subject_token(doc)}"
+
+    def of_shard(self, kind: str, shard: int) -> str:
+        """`<ns>.<kind>.<shard>`: sync, beacon."""
+        return f"{self.namespace}.{kind}.{shard}"
+
+    def every(self, kind: str) -> str:
+        return f"{self.namespace}.{kind}.*"
+
+    def lease(self, shard: int) -> str:
+        return f"$KV.{self.leaders}.{shard}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """What the stream of changes says of itself."""
+
+    epoch: int
+    shards: int
+    first_seq: int
+    last_seq: int
+    replicas: int
+
+
+async def api(nats: Requester, subject: str, body: Mapping[str, object] | None = None) -> Json:
+    """One request of `$JS.API.<subject>`. Raises ApiError, BusUnreachable, BusRefused (JetStream is off)."""
+    data = json.dumps(body).encode() if body is not None else b""
+    headers, answer = await nats.request(f"$JS.API.{subject}", data)
+    if headers.get("Status") == "503":
+        raise BusUnreachable("JetStream does not answer; start nats-server with -js, or wait for its recovery")
+    try:
+        parsed = _object(json.loads(answer))
+    except ValueError:
+        raise BusError(f"$JS.API.{subject}: the answer is no JSON; is this a nats-server?") from None
+    error = parsed.get("error")
+    if isinstance(error, dict):
+        code, err_code = _int(error.get("code")), _int(error.get("err_code"))
+        if err_code in (10039, 10076):  # not enabled for the account, not enabled
+            raise BusRefused("JetStream is not enabled on this server or account; start nats-server with -js")
+        raise ApiError(subject, code, err_code, str(error.get("description", "")))
+    return parsed
+
+
+async def ensure_streams(
+    nats: Requester, layout: Layout, *, shards: int | None, replicas: int, development: bool
+) -> LogState:
+    """Make what is missing, verify what is there. Raises StreamDiffers naming every field of every stream."""
+    differences: list[str] = []
+    log_info: Json = {}
+    for want in _wanted(layout, shards or SHARDS_DEFAULT, replicas, development):
+        name = str(want["name"])
+        info = await _find_or_make(nats, name, want)
+        differences += _differences(want, _object(info.get("config")), shards)
+        if name == layout.changes:
+            log_info = info
+    if differences:
+        raise StreamDiffers(
+            "; ".join(differences)
+            + "; set this node's configuration to what is there, or edit the stream, or use another namespace"
+        )
+    return _log_state(layout, log_info)
+
+
+async def read_log_state(nats: Requester, layout: Layout) -> LogState | None:
+    """None where the stream of changes is gone."""
+    try:
+        return _log_state(layout, await api(nats, f"STREAM.INFO.{layout.changes}"))
+    except ApiError as error:
+        if error.err_code == STREAM_NOT_FOUND:
+            return None
+        raise
+
+
+async def raise_epoch(nats: Requester, layout: Layout) -> int:
+    """Note in the log that its old count no longer holds: everybody sees a new epoch, which is returned."""
+    info = await api(nats, f"STREAM.INFO.{layout.changes}")
+    config = _object(info.get("config"))
+    metadata = _object(config.get("metadata"))
+    epoch = max(time.time_ns(), _log_state(layout, info).epoch + 1)
+    await api(
+        nats,
+        f"STREAM.UPDATE.{layout.changes}",
+        {**config, "metadata": {**metadata, EPOCH_KEY: str(epoch)}},
+    )
+    return epoch
+
+
+async def message_headers(nats: Requester, stream: str, seq: int) -> tuple[str, dict[str, str]] | None:
+    """(subject, headers) of the message at `seq`, read from the stream's leader; None where there is none.
+
+    Not a direct get: a follower may answer that, and it may be behind (FACTS.md 2.6). What is asked here is whether a
+    message was lost, and a follower's lag would look like it.
+    """
+    found = await leader_get(nats, stream, {"seq": seq})
+    return None if found is None else (found[0], found[1])
+
+
+async def leader_get(
+    nats: Requester, stream: str, body: Mapping[str, object]
+) -> tuple[str, dict[str, str], bytes, int] | None:
+    """(subject, headers, payload, seq) by `{"seq"}`, `{"last_by_subj"}` or `{"seq", "next_by_subj"}`, never stale."""
+    try:
+        answer = await api(nats, f"STREAM.MSG.GET.{stream}", body)
+    except ApiError as error:
+        if error.code == 404 and error.err_code != STREAM_NOT_FOUND:
+            return None
+        raise
+    message = _object(answer.get("message"))
+    try:
+        headers = parse_headers(base64.b64decode(str(message.get("hdrs", ""))))
+        payload = base64.b64decode(str(message.get("data", "")))
+    except (binascii.Error, ValueError):
+        raise BusError(f"{stream}: the server's answer is not base64; see its log") from None
+    return str(message.get("subject", "")), headers, payload, _int(message.get("seq"))
+
+
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """A block of NATS headers as stored. A line that is none is left out; the first of a repeated name counts."""
+    headers: dict[str, str] = {}
+    for line in raw.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers.setdefault(name.decode("ascii", "replace"), value.strip().decode("utf-8", "replace"))
+    return headers
+
+
+def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> list[Json]:
+    common: Json = {"storage": "file", "num_replicas": replicas, "retention": "limits", "allow_direct": True}
+    unbounded: Json = {"max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msgs_per_subject": -1, "max_msg_size": -1}
+    ns = layout.namespace
+    return [
+        {
+            **common,
+            **unbounded,
+            "name": layout.changes,
+            "subjects": [f"{ns}.changes.*.*"],
+            "discard": "new",
+            "compression": "s2",
+            "duplicate_window": 120 * SECOND_NS,
+            "deny_delete": not development,
+            "deny_purge": not development,
+            "metadata": {SHARDS_KEY: str(shards)},
+        },
+        {
+            **common,
+            **unbounded,
+            "name": layout.snapshots,
+            "subjects": [f"{ns}.snapshots.*"],
+            "discard": "old",
+            "compression": "s2",
+            "max_msgs_per_subject": 1,
+        },
+        {
+            **common,
+            **unbounded,
+            "name": layout.rejected,
+            "subjects": [f"{ns}.rejected.*"],
+            "discard": "new",
+            "compression": "s2",
+        },
+        {
+            **common,
+            **unbounded,
+            "name": layout.events,
+            "subjects": [f"{ns}.events.*"],
+            "discard": "old",
+            "compression": "s2",
+            "max_bytes": EVENTS_BYTES_MAX,
+            "max_age": EVENTS_AGE_S * SECOND_NS,
+        },
+        {  # what NATS' own tools make of `nats object add`
+            **common,
+            **unbounded,
+            "name": f"OBJ_{layout.objects}",
+            "subjects": [f"$O.{layout.objects}.C.>", f"$O.{layout.objects}.M.>"],
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+        },
+        {  # what NATS' own tools make of `nats kv add --ttl 10s`. The age is the bucket's: a key's own would be
+            # dropped by the first renewal and leave a marker that blocks the next owner (FACTS.md 2.4)
+            **common,
+            **unbounded,
+            "name": f"KV_{layout.leaders}",
+            "subjects": [f"$KV.{layout.leaders}.>"],
+            "discard": "new",
+            "max_msgs_per_subject": 1,
+            "max_age": LEASE_TTL_S * SECOND_NS,
+            "duplicate_window": LEASE_TTL_S * SECOND_NS,
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+        },
+    ]
+
+
+async def _find_or_make(nats: Requester, name: str, want: Json) -> Json:
+    for _ in range(3):
+        try:
+            return await api(nats, f"STREAM.INFO.{name}")
+        except ApiError as error:
+            if error.err_code != STREAM_NOT_FOUND:
+                raise
+        try:
+            return await api(nats, f"STREAM.CREATE.{name}", want)
+        except ApiError as error:
+            if error.err_code != STREAM_EXISTS:  # another node was faster: look at what it made
+                raise
+    raise BusError(f"{name}: made and deleted by others at the same time; try again")
+
+
+def _differences(want: Json, have: Json, shards: int | None) -> list[str]:
+    name = str(want["name"])
+    found: list[str] = []
+    for field, wanted in want.items():
+        if field == "metadata":
+            continue
+        got = have.get(field, _absent(field, wanted))
+        if isinstance(wanted, list) and isinstance(got, list):
+            wanted, got = sorted(wanted), sorted(got)
+        if got != wanted:
+            found.append(f"{name}: {field} is {json.dumps(got)}, want {json.dumps(wanted)}")
+    if "metadata" in want:
+        text = str(_object(have.get("metadata")).get(SHARDS_KEY, ""))
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= SHARDS_MAX):
+            found.append(f"{name}: metadata {SHARDS_KEY} is {json.dumps(text)}, want the number of shards")
+        elif shards is not None and int(text) != shards:
+            found.append(
+                f"{name}: metadata {SHARDS_KEY} is {text}, want {shards} (it cannot change once there are changes)"
+            )
+    return found
+
+
+def _absent(field: str, wanted: object) -> object:
+    """What a field means that JSON leaves out."""
+    if field == "compression":
+        return "none"
+    return False if isinstance(wanted, bool) else 0 if isinstance(wanted, int) else None
+
+
+def _log_state(layout: Layout, info: Json) -> LogState:
+    config, state = _object(info.get("config")), _object(info.get("state"))
+    metadata = _object(config.get("metadata"))
+    try:
+        shards = int(str(metadata.get(SHARDS_KEY, "")))
+        noted = int(str(metadata.get(EPOCH_KEY) or 0))
+    except ValueError:
+        raise StreamDiffers(
+            f"{layout.changes}: its metadata {json.dumps(metadata)} is not ours; repair it with nats stream edit"
+        ) from None
+    return LogState(
+        epoch=max(_nanoseconds(str(info.get("created", ""))), noted),
+        shards=shards,
+        first_seq=_int(state.get("first_seq")),
+        last_seq=_int(state.get("last_seq")),
+        replicas=_int(config.get("num_replicas")) or 1,
+    )
+
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _nanoseconds(text: str) -> int:
+    """RFC 3339 with up to nine digits of a second; `datetime` has six, and the epoch needs all."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise BusError(f"nats-server: creation time {text!r} is no RFC 3339 time; see its version")
+    moment = datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00"))
+    whole = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (whole.days * 86_400 + whole.seconds) * SECOND_NS + int((match[2] or "0").ljust(9, "0"))
+
+
+def _object(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def subjects_of(info: Json) -> dict[str, int]:
+    """`state.subjects` of a stream's information that was asked for with a filter."""
+    return {str(subject): _int(count) for subject, count in _object(_object(info.get("state")).get("subjects")).items()}
+
+
+def total_of(info: Json) -> int:
+    return _int(info.get("total"))
+
+
+def place_of(info: Json, place: str) -> tuple[int, int]:
+    """(stream sequence, consumer sequence) of a consumer's `delivered` or `ack_floor`."""
+    found = _object(info.get(place))
+    return _int(found.get("stream_seq")), _int(found.get("consumer_seq"))
