@@ -120,6 +120,10 @@ class DotSet:
     def __contains__(self, dot: Dot) -> bool:
         return any(first <= dot.seq <= last for first, last in self._ranges.get(dot.origin, ()))
 
+    def holds(self, origin: Origin, first: int, last: int) -> bool:
+        """True where every dot of this range is in the set."""
+        return any(low <= first and last <= high for low, high in self._ranges.get(origin, ()))
+
     def __len__(self) -> int:
         """How many ranges are held: what it costs, not how many dots."""
         return sum(len(ranges) for ranges in self._ranges.values())
@@ -171,6 +175,15 @@ class DotSet:
     def update(self, other: DotSet) -> None:
         for origin, first, last in other.ranges():
             self.add_range(origin, first, last)
+
+    def intersection(self, other: DotSet) -> list[Dot]:
+        """Dots of this set that are in `other` too, sorted; walks the ranges of both, not what lies between."""
+        common: list[Dot] = []
+        for origin in sorted(self._ranges.keys() & other._ranges.keys()):
+            for first, last in self._ranges[origin]:
+                for low, high in other._ranges[origin]:
+                    common += [Dot(origin, seq) for seq in range(max(first, low), min(last, high) + 1)]
+        return common
 
     def ranges(self) -> list[tuple[Origin, int, int]]:
         """(origin, first, last), sorted."""

@@ -30,7 +30,7 @@ EARLY_COUNT_MAX: Final = 1_000  # updates set aside per document
 EARLY_BYTES_MAX: Final = 16 * 1024 * 1024  # one frame of the largest size
 EARLY_MS_MAX: Final = 2_000  # then state is exchanged with whoever sent it
 EARLY_REPAIRS_MAX: Final = 3  # exchanges before an early update is given up and its sender told
-DOT_RANGES_MAX: Final = 4_096  # per document; beyond, the smallest ranges are forgotten: repeats cost work, nothing else
+DOT_RANGES_MAX: Final = 4_096  # per document; the smallest are forgotten first: that costs repeated work, nothing else
 MERGE_FAN_IN: Final = 64  # merge_updates costs 0.7-1.2 us a piece up to about 100 at once, worse than linear beyond
 
 # --- an edge ---------------------------------------------------------------------------------------------------------
@@ -49,6 +49,7 @@ DOCUMENT_IDLE_MS: Final = 30_000  # no client, no outbox: leaves memory
 COMPACT_ROWS: Final = 500  # update rows of one document before its state replaces them
 COMPACT_BYTES: Final = 4 * 1024 * 1024
 HEAL_ATTEMPTS_MAX: Final = 5  # repeated healing of one document in one epoch, then it is reported as diverged
+REPAIRS_WAITING_MAX: Final = 8  # per document, while it is being loaded; the leader asks again
 HEAL_PAUSE_MS: Final = 5_000
 STORE_CHECK_BYTES_MAX: Final = 256 * 1024 * 1024  # read whole after an unclean close: a second or two at start
 
@@ -60,6 +61,8 @@ LANE_COUNT_MAX: Final = 20_000  # changes of one document waiting for it to load
 SNAPSHOT_CHANGES: Final = 1_000  # changes of a document before a new snapshot
 SNAPSHOT_BYTES: Final = 2 * 1024 * 1024
 BEACON_MS: Final = 2_000
+BEACON_SPAN_MS: Final = 20_000  # how long a change is told again: ten beacons, any one of them is enough
+SNAPSHOT_IDLE_CHANGES: Final = 50  # a document that leaves memory with more than these gets a snapshot
 BEACON_DOCS_MAX: Final = 200  # documents in one beacon
 LEADER_IDLE_MS: Final = 120_000  # a document nobody changed or asked for leaves memory
 REPAIR_MS: Final = 2_000  # between two askings for the same gap
@@ -67,5 +70,5 @@ LOAD_MS_MAX: Final = 20_000  # reading snapshot and log of a document: then try 
 
 # --- NATS ------------------------------------------------------------------------------------------------------------
 DOTS_HEADER_BYTES_MAX: Final = 2 * 1024  # longer dot sets travel in the payload: JetStream refuses headers over 64 kB
-MESSAGE_HEADROOM_BYTES: Final = 16 * 1024  # headers count towards max_payload and nats-py dies just below it (FACTS 2.5)
+MESSAGE_HEADROOM_BYTES: Final = 16 * 1024  # headers count towards max_payload; nats-py dies just below it (FACTS 2.5)
 SYNC_ANSWER_BYTES_MAX: Final = 512 * 1024 * 1024  # all parts of one answer together

@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from .change import LogEntry, Logged, Snapshot
 from .document import Document, Ranges, merge
-from .errors import DocumentBroken, LimitReached
+from .errors import DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX
 from .validate import Shape, check_update
 
-__all__ = ["Early", "Judgement", "Replica", "Taken", "Verdict"]
+__all__ = ["Early", "fold_log", "Judgement", "Replica", "Taken", "Verdict"]
 
 
 class Verdict(Enum):
@@ -201,38 +202,43 @@ class Replica:
 
     # --- the fold over the log ---------------------------------------------------------------------------------------
     def take_logged(
-        self, version: Version, dots: Sequence[Dot], covers: DotSet, update: bytes, shape: Shape | None, now_ms: int
+        self, version: Version, dots: Sequence[Dot], covers: DotSet, update: bytes, shape: Shape, now_ms: int
     ) -> Taken:
-        """Take the change at this place of the log; places ascend. `shape` None: it was refused, and is passed.
+        """Take the change at this place of the log; places ascend. Raises LimitReached: then `pass_over` it."""
+        taken = self._take(Early(update, shape, now_ms, None, version.seq))
+        if taken.verdict is Verdict.EARLY:
+            self._held[version.seq] = (dots, covers)
+        else:
+            self._confirm(dots, covers)
+        self._move(version)
+        return taken
 
-        Moves `version` by invariant 3. An early one beyond the limits is refused like a bad one: raises LimitReached,
-        and the caller passes it with `shape` None.
-        """
+    def pass_over(self, version: Version) -> Taken:
+        """The message at this place is a repeat, or was refused. Invariant 3."""
+        self._move(version)
+        return Taken(Verdict.SEEN)
+
+    def _move(self, version: Version) -> None:
         assert version.seq > self.read, "the log is folded in order"
-        taken = Taken(Verdict.SEEN)
-        if shape is not None:
-            taken = self._take(Early(update, shape, now_ms, None, version.seq))
-            if taken.verdict is Verdict.EARLY:
-                self._held[version.seq] = (dots, covers)
-            else:
-                self._confirm(dots, covers)
         self.read = version.seq
         if not self._held:
             self._passed.clear()
             self.version = version
-        else:
-            self._passed.append(version.seq)
-            first_held = min(self._held)
-            at = bisect_right(self._passed, first_held - 1)
-            if at:
-                self.version = Version(version.epoch, self._passed[at - 1])
-        return taken
+            return
+        self._passed.append(version.seq)
+        at = bisect_right(self._passed, min(self._held) - 1)
+        if at:
+            self.version = Version(version.epoch, self._passed[at - 1])
+
+    def hold_dots(self, dots: DotSet) -> None:
+        """The content of these changes is in."""
+        self.dots.update(dots)
+        self.dots.trim(DOT_RANGES_MAX)
 
     def _confirm(self, dots: Sequence[Dot], covers: DotSet) -> None:
         for dot in dots:
             self.dots.add(dot)
-        self.dots.update(covers)
-        self.dots.trim(DOT_RANGES_MAX)
+        self.hold_dots(covers)
 
     @property
     def gap(self) -> bool:
@@ -316,3 +322,37 @@ def _add_range(spans: list[tuple[int, int]], first: int, following: int) -> None
         following = max(following, spans[end][1])
         end += 1
     spans[at:end] = [(first, following)]
+
+
+def fold_log(doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], epoch: int, now_ms: int) -> Replica:
+    """The document as the log has it: its snapshot, where it is of this epoch, and the changes after it in order.
+
+    Whoever folds the same log gets the same replica at the same version. A change that cannot be is passed; that it
+    was refused stands in the rejected stream. Raises DocumentBroken.
+    """
+    if snapshot is not None and snapshot.version.epoch == epoch:
+        replica = Replica(doc, snapshot.state, (), snapshot.version, snapshot.dots.copy())
+    else:
+        replica = Replica(doc, version=Version(epoch, 0))
+    for entry in entries:
+        if entry.version.seq <= replica.read:
+            continue
+        fold_entry(replica, entry, now_ms)
+    replica.materialise()
+    return replica
+
+
+def fold_entry(replica: Replica, entry: LogEntry, now_ms: int) -> tuple[Taken, str]:
+    """Fold one message of the log; the second value is why it was refused, or empty."""
+    if isinstance(entry, Logged):
+        change = entry.change
+        try:
+            shape = check_update(change.update)
+            if change.dot in replica.dots and not len(change.covers):
+                return replica.pass_over(entry.version), ""
+            return replica.take_logged(entry.version, (change.dot,), change.covers, change.update, shape, now_ms), ""
+        except (InvalidUpdate, LimitReached) as error:
+            reason = str(error)
+    else:
+        reason = entry.reason
+    return replica.pass_over(entry.version), reason

@@ -11,6 +11,7 @@ Room: values only; each machine says in its own module which it returns and whic
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from .change import Beacon, Change, Context, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .ids import ConnId, DocId, Dot, DotSet, Version
@@ -146,8 +147,9 @@ class AskSync:
 
 @dataclass(frozen=True, slots=True)
 class ReadOutbox:
-    """Read outbox rows after this row number; answered by `outbox_read(rows)`."""
+    """Read outbox rows after this row number; answered by `outbox_read(read, rows)`."""
 
+    read: int
     after: int
     count_max: int
     bytes_max: int
@@ -155,7 +157,9 @@ class ReadOutbox:
 
 @dataclass(frozen=True, slots=True)
 class ListDocuments:
-    """List every document of the edge's store; answered by `listed(docs)`."""
+    """List every document of the edge's store, or of the log; answered by `listed(docs, in_log)`."""
+
+    in_log: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,17 +191,12 @@ class Report:
     detail: str
 
 
-EdgeEffect = (
-    Send | Close | Load | Publish | AskSync | ReadOutbox | ListDocuments | Follow | Unfollow | PresenceOut | Report
-)
-
-
 # --- effects of a leader ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class LoadLogged:
     """Read the newest snapshot and the changes after it with `seq < before` (all, where None).
 
-    Answered by `loaded(doc, snapshot, changes, through)`, or `load_failed(doc)`.
+    Answered by `logged(doc, snapshot, entries)`, or `log_failed(doc)`.
     """
 
     doc: DocId
@@ -259,6 +258,21 @@ class Emit:
     contexts: tuple[tuple[Dot, Context], ...]
 
 
+EdgeEffect = (
+    Send
+    | Close
+    | Load
+    | LoadLogged
+    | Publish
+    | AskSync
+    | ReadOutbox
+    | ListDocuments
+    | Follow
+    | Unfollow
+    | PresenceOut
+    | Report
+)
+
 LeaderEffect = (
     LoadLogged
     | Broadcast
@@ -274,9 +288,12 @@ LeaderEffect = (
 )
 
 
+_Effect = TypeVar("_Effect")
+
+
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(Generic[_Effect]):
     """What to do now, in order; and what to commit."""
 
-    now: tuple[EdgeEffect | LeaderEffect, ...] = ()
+    now: tuple[_Effect, ...] = ()
     commit: Commit | None = None

@@ -1,0 +1,497 @@
+"""The edge machine: clients' updates in, changes out, merged in, fan-out, outbox.
+
+Room: every decision of an edge and none of its I/O. A method takes an event and `now_ms` (monotonic milliseconds) and
+returns a Step, which the shell (`server.edge`, the simulator) performs. What works without a link is in `sync.serving`;
+here is what the log and the leader add to it.
+
+Invariants:
+1. A change is published only when it is committed (law 2).
+2. An outbox row stays until the leader has merged it: it is dropped by its dot, or by a version that covers its place.
+3. What the leader is found to lack, while nothing of the document is on its way to it, is shipped again (law 5).
+4. A message of another epoch than the link's says nothing about this log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from . import limits
+from .catchup import Catchup
+from .change import Beacon, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
+from .document import EMPTY_UPDATE
+from .errors import DocumentBroken, InvalidUpdate, LimitReached
+from .hosted import Hosted
+from .ids import ConnId, DocId, Dot, DotSet, Origin, Version
+from .ports import OutboxRow, StoredDocument
+from .replica import Replica, Verdict, fold_log
+from .serving import Out, Serving
+from .shipping import Shipping
+from .step import (
+    AskSync,
+    DropOutbox,
+    EdgeEffect,
+    ListDocuments,
+    LoadLogged,
+    MarkShipped,
+    Report,
+    Step,
+)
+from .validate import check_state_vector, check_update
+
+__all__ = ["Edge", "EdgeSettings", "EdgeStep"]
+
+_LOG_AFTER_FAILURES = 2  # unanswered questions before an edge reads snapshot and log itself
+
+EdgeStep = Step[EdgeEffect]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    name: str
+    origin: Origin
+    pins: tuple[str, ...] = ()
+    """Shell patterns of document ids that are kept replicated without a client."""
+
+
+class Edge:
+    def __init__(self, settings: EdgeSettings) -> None:
+        self.settings = settings
+        self.epoch = 0
+        """Of the newest log this process has met; 0 before the first link."""
+        self.witness: tuple[Version, DocId, Dot] | None = None
+        """The newest message that this edge knows to be in the log: shows a log that was rolled back."""
+        self.shipping = Shipping()
+        self._serving = Serving(settings.name, settings.origin)
+        self._catchup = Catchup()
+        self._shipped: dict[DocId, list[tuple[Dot, Version]]] = {}
+
+    @property
+    def hosted(self) -> Mapping[DocId, Hosted]:
+        """The documents in memory, for status and tests: to be read only."""
+        return self._serving.hosted
+
+    @property
+    def sweeping(self) -> bool:
+        """True while documents have yet to be compared with a new log: the witness must not be stored."""
+        return self._catchup.sweeping
+
+    def pinned(self, doc: DocId) -> bool:
+        return any(fnmatchcase(doc, pin) for pin in self.settings.pins)
+
+    # --- clients, store, presence: the lower half --------------------------------------------------------------------
+    def opened(self, conn: ConnId, doc: DocId, now_ms: int) -> EdgeStep:
+        """A client opened a document. Its frames follow."""
+        out: Out = []
+        self._serving.opened(conn, doc, now_ms, out)
+        return Step(tuple(out))
+
+    def received(self, conn: ConnId, frame: bytes, now_ms: int) -> EdgeStep:
+        """One binary frame of a client. Bad bytes close that connection and touch nothing else."""
+        out: Out = []
+        self._serving.received(conn, frame, now_ms, out)
+        return Step(tuple(out))
+
+    def closed(self, conn: ConnId, now_ms: int) -> EdgeStep:
+        """The connection is gone."""
+        out: Out = []
+        self._serving.closed(conn, now_ms, out)
+        return Step(tuple(out))
+
+    def presence(self, doc: DocId, payload: bytes, now_ms: int) -> EdgeStep:
+        """Awareness of another edge's clients; empty: that edge asks for ours."""
+        out: Out = []
+        self._serving.presence(doc, payload, now_ms, out)
+        return Step(tuple(out))
+
+    def loaded(self, doc: DocId, stored: StoredDocument | None, now_ms: int) -> EdgeStep:
+        """What the store has; None for a document that was never here."""
+        out: Out = []
+        host = self._serving.loaded(doc, stored, now_ms, out)
+        if host is not None:
+            self._learn_outbox(host, stored.outbox if stored is not None else ())
+            if self.shipping.up:
+                self._catchup.want(doc, now_ms)
+            repairs, host.repairs = host.repairs, []
+            for ask in repairs:
+                self._repair(host, ask, out)
+        self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    @property
+    def wants_flush(self) -> bool:
+        return self._serving.wants_flush or bool(self._shipped)
+
+    def flush(self, now_ms: int, wall_ms: int) -> EdgeStep:
+        """Everything pending becomes one change per document (and context), and one commit. `wall_ms`: Unix time."""
+        out: Out = []
+        for doc, shipped in self._shipped.items():
+            self._serving.write(MarkShipped(doc, tuple(shipped)))
+        self._shipped.clear()
+        commit = self._serving.flush(wall_ms, out)
+        return Step(tuple(out), commit)
+
+    def committed(self, ticket: int, now_ms: int) -> EdgeStep:
+        """The commit is on disk. Invariant 1: now its changes are published and its writers told."""
+        out: Out = []
+        changes = self._serving.committed(ticket, out)
+        out.extend(self.shipping.committed(changes))
+        return Step(tuple(out))
+
+    def commit_failed(self, ticket: int, now_ms: int, reason: str) -> EdgeStep:
+        """The disk refused the commit: nobody was told that it is safe."""
+        out: Out = []
+        self._serving.commit_failed(ticket, now_ms, reason, out)
+        return Step(tuple(out))
+
+    # --- the link and the outbox -------------------------------------------------------------------------------------
+    def link_up(self, epoch: int, intact: bool, now_ms: int) -> EdgeStep:
+        """The log is reachable. `intact` False: it is not the log that this edge knew, or it lost its tail."""
+        out: Out = []
+        anew = not intact or self.epoch not in (0, epoch)
+        self.epoch = epoch
+        self._serving.linked = True
+        self._catchup.link_changed()
+        if anew:
+            self.witness = None
+            self._catchup.sweeping = True
+        if self._catchup.sweeping:
+            out.append(ListDocuments(in_log=False))
+        if self.settings.pins:
+            out.append(ListDocuments(in_log=True))
+        for host in self._serving.hosted.values():
+            host.acked.clear()
+            host.heals = 0
+            host.failures = 0
+            self._catchup.want(host.doc, now_ms)
+            self._serving.announce_presence(host, out)
+        out.extend(self.shipping.link_up(epoch))
+        self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def link_down(self, now_ms: int) -> EdgeStep:
+        """Clients notice nothing; a first open that waited for the leader waits no longer."""
+        out: Out = []
+        self.shipping.link_down()
+        self._serving.linked = False
+        self._catchup.link_changed()
+        for host in self._serving.hosted.values():
+            if host.ready_by_ms is not None:
+                self._serving.become_ready(host, out)
+        return Step(tuple(out))
+
+    def outbox_read(self, read: int, rows: Sequence[OutboxRow], now_ms: int) -> EdgeStep:
+        """Rows of the outbox, as ReadOutbox asked for them."""
+        out: Out = []
+        for row in rows:
+            host = self._serving.host(row.change.doc, now_ms, out)
+            self._learn_outbox(host, ((row.change.dot, row.shipped),))
+            if host.replica is None:
+                self._catchup.want(host.doc, now_ms)
+        out.extend(self.shipping.rows(read, rows))
+        self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def published(self, doc: DocId, dot: Dot, version: Version, now_ms: int) -> EdgeStep:
+        """The log acknowledged a change at this place. Invariant 4."""
+        if version.epoch != self.epoch:
+            return Step()
+        self._witnessed(version, doc, dot)
+        out: Out = list(self.shipping.published(doc, dot))
+        host = self._serving.hosted.get(doc)
+        if host is not None and dot in host.unmerged:
+            mine = host.replica.version if host.replica is not None else None
+            if mine is not None and mine.covers(version):
+                self._drop(host, (dot,), now_ms)
+            else:
+                host.acked[dot] = version
+                self._shipped.setdefault(doc, []).append((dot, version))
+        return Step(tuple(out))
+
+    def publish_failed(self, doc: DocId, dot: Dot, now_ms: int) -> EdgeStep:
+        """No acknowledgement in time, or an error: it goes out again."""
+        self.shipping.failed(doc, dot, now_ms)
+        return Step()
+
+    def _learn_outbox(self, host: Hosted, outbox: Sequence[tuple[Dot, Version | None]]) -> None:
+        for dot, shipped in outbox:
+            if dot.origin == self.settings.origin:
+                host.seq = max(host.seq, dot.seq)
+            host.unmerged.add(dot)
+            if shipped is not None and shipped.epoch == self.epoch:
+                host.acked.setdefault(dot, shipped)
+
+    def _witnessed(self, version: Version, doc: DocId, dot: Dot) -> None:
+        """This change stands at this place of the log."""
+        known = self.witness
+        if known is None or known[0].epoch != version.epoch or version.seq > known[0].seq:
+            self.witness = (version, doc, dot)
+
+    def _confirm(self, host: Hosted, dots: DotSet, version: Version, now_ms: int, out: Out) -> None:
+        """The leader has come this far: what of the outbox is merged now? Invariant 2."""
+        if not len(host.unmerged):
+            return
+        done = host.unmerged.intersection(dots)
+        done += [dot for dot, at in host.acked.items() if version.covers(at) and dot not in dots]
+        if done:
+            self._drop(host, done, now_ms)
+            for dot in done:
+                out.extend(self.shipping.published(host.doc, dot))
+
+    def _drop(self, host: Hosted, dots: Sequence[Dot], now_ms: int) -> None:
+        for dot in dots:
+            host.unmerged.discard(dot)
+            host.acked.pop(dot, None)
+        self._serving.write(DropOutbox(host.doc, tuple(dots)))
+        if host.compare and not len(host.unmerged):
+            host.compare = False
+            self._catchup.want(host.doc, now_ms)
+
+    # --- what the leader says ----------------------------------------------------------------------------------------
+    def merged(self, message: Merged, now_ms: int) -> EdgeStep:
+        """A broadcast of the leader."""
+        if message.version.epoch != self.epoch:
+            return Step()  # Invariant 4.
+        out: Out = []
+        host = self._serving.hosted.get(message.doc)
+        if host is not None and host.replica is not None:
+            try:
+                self._take_merged(host, host.replica, message, now_ms, out)
+            except (InvalidUpdate, LimitReached) as error:
+                out.append(Report("merged_refused", message.doc, str(error)))
+                self._catchup.want(message.doc, now_ms)
+            except DocumentBroken as error:
+                self._serving.rebuild(host, str(error), out)
+        elif host is not None or self.pinned(message.doc):
+            if host is not None:
+                self._confirm(host, message.dots, message.version, now_ms, out)
+            self._catchup.want(message.doc, now_ms)
+        self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def _take_merged(self, host: Hosted, replica: Replica, message: Merged, now_ms: int, out: Out) -> None:
+        ranges = message.dots.ranges()
+        own = bool(ranges) and all(
+            origin == self.settings.origin and replica.dots.holds(origin, first, last) for origin, first, last in ranges
+        )
+        update = EMPTY_UPDATE if own else message.update or EMPTY_UPDATE  # one's own comes back: nothing to read again
+        before = replica.version
+        host.idle_since_ms = now_ms
+        taken, gap = replica.take_merged(message.prev, message.version, update, check_update(update), now_ms)
+        self._serving.take_in(host, taken, out)
+        if taken.verdict is not Verdict.EARLY and not message.fetch:
+            replica.hold_dots(message.dots)
+        if replica.version != before or taken.updates:
+            self._serving.write_version(host)
+        refused = host.unmerged.intersection(message.rejected)
+        if refused:
+            out.append(Report("change_rejected", host.doc, f"the leader refused {len(refused)} changes of this edge"))
+            self._drop(host, refused, now_ms)
+        self._confirm(host, message.dots, message.version, now_ms, out)
+        if gap or message.fetch:
+            self._catchup.want(host.doc, now_ms)
+        single = len(ranges) == 1 and ranges[0][1] == ranges[0][2] and not len(message.rejected)
+        if single and message.prev != message.version:
+            self._witnessed(message.version, host.doc, Dot(ranges[0][0], ranges[0][1]))
+
+    def beacon(self, beacon: Beacon, now_ms: int) -> EdgeStep:
+        """Where documents are, by the leader: shows a lost last broadcast and what no clock shows."""
+        out: Out = []
+        for doc, version, digest in beacon.docs:
+            if version.epoch == self.epoch and self._differs(doc, version, digest, out):
+                self._catchup.want(doc, now_ms)
+        self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def _differs(self, doc: DocId, version: Version, digest: str, out: Out) -> bool:
+        host = self._serving.hosted.get(doc)
+        if host is None or host.replica is None:
+            return host is not None or self.pinned(doc)
+        mine = host.replica.version
+        if mine is None or not mine.covers(version):
+            return True
+        if mine != version or not digest or not self._serving.settled(host):
+            return False
+        try:
+            return host.replica.digest() != digest
+        except DocumentBroken as error:
+            self._serving.rebuild(host, str(error), out)
+            return False
+
+    # --- sync with the leader ----------------------------------------------------------------------------------------
+    def _pump(self, now_ms: int, out: Out) -> None:
+        """Ask the leader about as many documents as may be asked about at once."""
+        if not self.shipping.up:
+            return
+        for doc in self._catchup.due(now_ms):
+            host = self._serving.host(doc, now_ms, out)
+            if host.replica is None:
+                self._serving.load(host, out)  # `loaded` wants the sync again
+                self._catchup.postpone(doc)
+                continue
+            try:
+                state_vector = host.replica.state_vector()
+            except DocumentBroken as error:
+                self._catchup.postpone(doc)
+                self._serving.rebuild(host, str(error), out)
+                continue
+            number = self._catchup.asked(doc, now_ms)
+            out.append(AskSync(SyncAsk(doc, number, state_vector, host.replica.version)))
+
+    def sync_failed(self, doc: DocId, ask: int, now_ms: int) -> EdgeStep:
+        """No leader answered: later again; where that goes on, read snapshot and log without it."""
+        out: Out = []
+        self._sync_failed(doc, ask, now_ms, out)
+        self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def _sync_failed(self, doc: DocId, ask: int, now_ms: int, out: Out) -> None:
+        host = self._serving.hosted.get(doc)
+        if not self._catchup.closed(ask, doc) or host is None:
+            return
+        host.failures += 1
+        pause = min(limits.RETRY_MS_MAX, limits.RETRY_MS_MIN << min(host.failures, 10))
+        self._catchup.want(doc, now_ms + pause)
+        if host.failures >= _LOG_AFTER_FAILURES:
+            out.append(LoadLogged(doc, None))
+
+    def sync_answered(self, answer: SyncAnswer, now_ms: int) -> EdgeStep:
+        """What this edge lacked, and how far the leader is."""
+        if not self._catchup.closed(answer.ask, answer.doc):
+            return Step()
+        out: Out = []
+        host = self._serving.hosted.get(answer.doc)
+        if host is not None and host.replica is not None and answer.version.epoch == self.epoch:
+            try:
+                self._take_answer(host, host.replica, answer, now_ms, out)
+            except (InvalidUpdate, LimitReached) as error:
+                out.append(Report("answer_refused", answer.doc, str(error)))
+                self._catchup.want(answer.doc, now_ms + limits.RETRY_MS_MAX)
+            except DocumentBroken as error:
+                self._serving.rebuild(host, str(error), out)
+        elif host is not None:
+            self._catchup.want(answer.doc, now_ms + limits.RETRY_MS_MIN)
+        self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def _take_answer(self, host: Hosted, replica: Replica, answer: SyncAnswer, now_ms: int, out: Out) -> None:
+        theirs = check_state_vector(answer.state_vector)
+        host.failures = 0
+        self._take_state(host, replica, answer.update, answer.version, answer.dots, now_ms, out)
+        self._serving.become_ready(host, out)
+        if not self._serving.settled(host):
+            host.compare = bool(len(host.unmerged))
+            if not host.compare:
+                self._catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)
+            return
+        if replica.version != answer.version or not answer.digest:
+            return  # broadcasts came between question and answer, or the leader waits for a gap: a beacon compares
+        ahead = any(clock > theirs.get(client, 0) for client, clock in replica.clocks.items())
+        if ahead or replica.digest() != answer.digest:
+            self._heal(host, replica, answer.state_vector, now_ms, out)
+        else:
+            host.heals = 0
+        self._catchup.compared(host.doc)
+
+    def _take_state(
+        self, host: Hosted, replica: Replica, update: bytes, version: Version, dots: DotSet, now_ms: int, out: Out
+    ) -> None:
+        """Take a difference that ends at `version`."""
+        taken = replica.take(update, check_update(update), now_ms)
+        self._serving.take_in(host, taken, out)
+        if taken.verdict is Verdict.EARLY:
+            self._catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)
+            return
+        mine = replica.version
+        if mine is None or mine.epoch != version.epoch or mine.seq < version.seq:
+            replica.version = version
+        replica.hold_dots(dots)
+        self._serving.write_version(host)
+        self._confirm(host, dots, version, now_ms, out)
+
+    def logged(self, doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], now_ms: int) -> EdgeStep:
+        """Snapshot and log, read by this edge itself: there is no leader."""
+        out: Out = []
+        host = self._serving.hosted.get(doc)
+        if host is None or host.replica is None:
+            return Step()
+        try:
+            fold = fold_log(doc, snapshot, entries, self.epoch, now_ms)
+            if fold.version is not None:
+                update = fold.diff(host.replica.state_vector())
+                self._take_state(host, host.replica, update, fold.version, fold.dots, now_ms, out)
+        except (InvalidUpdate, LimitReached, DocumentBroken) as error:
+            out.append(Report("log_unreadable", doc, str(error)))
+        self._serving.become_ready(host, out)
+        self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def log_failed(self, doc: DocId, now_ms: int) -> EdgeStep:
+        """Snapshot and log could not be read; the question to the leader is repeated anyway."""
+        return Step()
+
+    def listed(self, docs: Iterable[DocId], in_log: bool, now_ms: int) -> EdgeStep:
+        """The documents of the store (a sweep after the log was lost) or of the log (for the pins)."""
+        out: Out = []
+        if in_log:
+            for doc in docs:
+                if self.pinned(doc):
+                    self._catchup.want(doc, now_ms)
+        else:
+            self._catchup.sweep(docs, now_ms)
+        self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    # --- heal and repair ---------------------------------------------------------------------------------------------
+    def _heal(self, host: Hosted, replica: Replica, state_vector: bytes, now_ms: int, out: Out) -> None:
+        """Invariant 3."""
+        if host.heals > limits.HEAL_ATTEMPTS_MAX:
+            return
+        if now_ms < host.heal_after_ms:
+            self._catchup.want(host.doc, host.heal_after_ms)
+            return
+        host.heals += 1
+        host.heal_after_ms = now_ms + limits.HEAL_PAUSE_MS
+        if host.heals > limits.HEAL_ATTEMPTS_MAX:
+            out.append(Report("document_diverged", host.doc, "healing did not make it equal to the leader's"))
+            return
+        self._serving.ship_again(host, replica.diff(state_vector))
+        host.compare = True
+        out.append(Report("document_healed", host.doc, "the log lacked what this edge holds; shipped again"))
+
+    def repair_asked(self, ask: RepairAsk, now_ms: int) -> EdgeStep:
+        """The leader lacks operations. Whoever has them ships them again."""
+        out: Out = []
+        try:
+            check_state_vector(ask.state_vector)
+        except InvalidUpdate:
+            return Step()
+        host = self._serving.host(ask.doc, now_ms, out)
+        if host.replica is not None:
+            self._repair(host, ask, out)
+        elif len(host.repairs) < limits.REPAIRS_WAITING_MAX:
+            host.repairs.append(ask)
+            self._serving.load(host, out)
+        return Step(tuple(out))
+
+    def _repair(self, host: Hosted, ask: RepairAsk, out: Out) -> None:
+        assert host.replica is not None
+        clocks = host.replica.clocks
+        if any(clocks.get(client, 0) >= following for client, following in ask.missing):
+            self._serving.ship_again(host, host.replica.diff(ask.state_vector))
+            out.append(Report("document_healed", host.doc, "the leader asked for what the log lacks; shipped again"))
+
+    # --- time --------------------------------------------------------------------------------------------------------
+    def tick(self, now_ms: int) -> EdgeStep:
+        """Call every 100 ms or so: time limits, retries, what leaves memory."""
+        out: Out = list(self.shipping.tick(now_ms))
+        for number, doc in self._catchup.overdue(now_ms):
+            self._sync_failed(doc, number, now_ms, out)
+        for host in list(self._serving.hosted.values()):
+            if self._serving.tick(host, now_ms, out) and self.shipping.up:
+                self._catchup.want(host.doc, now_ms)
+            if host.doc not in self._shipped and not self._catchup.wants(host.doc):
+                self._serving.leave_memory(host, now_ms, out)
+        self._pump(now_ms, out)
+        return Step(tuple(out))

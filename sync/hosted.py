@@ -1,0 +1,83 @@
+"""One document as an edge hosts it: its clients, what is pending, how far it is safe.
+
+Room: the edge machine's record; state only. `sync.edge` decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .change import Change, Context, RepairAsk
+from .ids import ConnId, DocId, Dot, DotSet, Version
+from .limits import COMPACT_BYTES, COMPACT_ROWS
+from .presence import Presence
+from .replica import Replica
+
+__all__ = ["Flushed", "Hosted", "Pending"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An update of a client that the gate let in and no flush has taken yet."""
+
+    update: bytes
+    conn: ConnId
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """One document's part of a commit that is on its way to the disk."""
+
+    doc: DocId
+    changes: tuple[Change, ...]
+    writers: tuple[ConnId, ...]
+    frame: bytes
+    """The echo for the writers: empty where there is none."""
+
+
+@dataclass(slots=True)
+class Hosted:
+    doc: DocId
+    replica: Replica | None = None
+    loading: bool = False
+    ready: bool = False
+    """Clients are answered: the store has been read, and where nothing was stored the leader has been asked."""
+    ready_by_ms: int | None = None
+    conns: dict[ConnId, None] = field(default_factory=dict)
+    queued: list[tuple[ConnId, bytes]] = field(default_factory=list)
+    """Frames that wait for the replica."""
+    asked: list[tuple[ConnId, bytes]] = field(default_factory=list)
+    """(connection, state vector) of step 1s that wait for `ready`."""
+    pending: list[Pending] = field(default_factory=list)
+    pending_bytes: int = 0
+    presence: Presence = field(default_factory=Presence)
+    seq: int = 0
+    """Newest dot of this edge's origin."""
+    unmerged: DotSet = field(default_factory=DotSet)
+    """The outbox: dots that the leader has not merged."""
+    acked: dict[Dot, Version] = field(default_factory=dict)
+    """Where the log acknowledged them, for those of this link."""
+    commits: int = 0
+    """Commits on their way that hold rows of this document."""
+    reload: bool = False
+    suspects: list[Pending] = field(default_factory=list)
+    """Pending when pycrdt broke: tried one by one on the rebuilt document."""
+    echo: list[tuple[ConnId, bytes]] = field(default_factory=list)
+    """Frames whose content was SEEN: echoed when every commit on its way is on disk."""
+    repairs: list[RepairAsk] = field(default_factory=list)
+    early_asked: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """Early update -> (times its sender was asked for state, when next)."""
+    rows: int = 0
+    row_bytes: int = 0
+    state_bytes: int = 0
+    heals: int = 0
+    heal_after_ms: int = 0
+    compare: bool = False
+    """Compare with the leader once the outbox is empty."""
+    failures: int = 0
+    idle_since_ms: int = 0
+
+    def wants_compaction(self) -> bool:
+        """Geometric in the state's size: the cost per update does not grow with the history."""
+        return self.rows >= COMPACT_ROWS + self.state_bytes // 256 or self.row_bytes >= COMPACT_BYTES + self.state_bytes

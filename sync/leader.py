@@ -1,0 +1,605 @@
+"""The leader machine: changes in log order in, merged out, repair, snapshots, rejections.
+
+Room: every decision of a leader and none of its I/O. It keeps no disk: what it holds is the fold of the log, and two
+leaders at once hold the same fold. A document is a lane: its changes in log order, one after the other.
+
+Invariants:
+1. A lane is folded in the order of the log. While its document is being loaded, its changes wait in `queue`.
+2. A change is acknowledged to the consumer only after what became of it was broadcast, or refused.
+3. A jump in the consumer's own count says that somebody else was given a message: every lane of that shard is read
+   from the log again before it is folded on.
+4. While an early change holds a version back, what is merged beyond it is broadcast at that version and kept; the
+   broadcast that closes the gap brings all of it, with its dots.
+5. A snapshot is gap-free and was loaded by a fresh document to the same digest before it replaces anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from . import limits
+from .change import Beacon, Change, Context, LogEntry, Logged, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
+from .document import merge
+from .errors import DocumentBroken, InvalidUpdate
+from .ids import DocId, Dot, DotSet, Origin, Version
+from .replica import Replica, Taken, Verdict, fold_entry, fold_log
+from .step import (
+    Ack,
+    AnswerSync,
+    AskRepair,
+    Broadcast,
+    Emit,
+    LeaderEffect,
+    LoadLogged,
+    Publish,
+    Reject,
+    Report,
+    SendBeacon,
+    Step,
+    StoreSnapshot,
+)
+from .validate import check_state_vector, check_update
+
+__all__ = ["Delivery", "Leader", "LeaderSettings", "LeaderStep"]
+
+LeaderStep = Step[LeaderEffect]
+Out = list[LeaderEffect]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderSettings:
+    name: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message of the consumer. `consumer_seq` counts deliveries, repeats too, over all who pull from it."""
+
+    entry: LogEntry
+    consumer_seq: int
+    redelivered: bool = False
+
+
+@dataclass(slots=True)
+class Lane:
+    doc: DocId
+    shard: int
+    replica: Replica | None = None
+    loading: bool = False
+    stale: bool = False
+    """What is being loaded may lack a message that somebody else was given: load again, to the log's end."""
+    queue: list[LogEntry] = field(default_factory=list)
+    asks: list[tuple[SyncAsk, str]] = field(default_factory=list)
+    sent: Version | None = None
+    """Where the last broadcast left the edges."""
+    fresh: list[bytes] = field(default_factory=list)
+    """Merged since the last broadcast."""
+    fresh_dots: DotSet = field(default_factory=DotSet)
+    fresh_rejected: DotSet = field(default_factory=DotSet)
+    fresh_contexts: list[tuple[Dot, Context]] = field(default_factory=list)
+    batch: list[LogEntry] = field(default_factory=list)
+    """Folded since the last broadcast: folded again, one by one, if pycrdt breaks over them."""
+    beyond: list[bytes] = field(default_factory=list)
+    """Broadcast while a gap held the version back. Invariant 4."""
+    beyond_dots: DotSet = field(default_factory=DotSet)
+    beyond_bytes: int = 0
+    held: dict[int, Logged] = field(default_factory=dict)
+    """Set aside by the gate, by place in the log."""
+    poison: set[int] = field(default_factory=set)
+    """Places of the log whose update pycrdt breaks over."""
+    careful: bool = False
+    changes: int = 0
+    """Since the newest snapshot."""
+    change_bytes: int = 0
+    state_bytes: int = 0
+    snapshot: Version | None = None
+    changed_ms: int = 0
+    used_ms: int = 0
+    digest: tuple[Version, str] | None = None
+    gap_since_ms: int | None = None
+    repair_ms: int = 0
+    failures: int = 0
+    load_after_ms: int = 0
+
+
+class Leader:
+    def __init__(self, settings: LeaderSettings) -> None:
+        self.settings = settings
+        self.epoch = 0
+        self.witness: tuple[Version, DocId, Dot] | None = None
+        """The newest change that was delivered: shows a log that was rolled back."""
+        self.merged_count = 0
+        self.rejected_count = 0
+        self.lanes: dict[DocId, Lane] = {}
+        self._shards: dict[int, int | None] = {}  # shard -> newest consumer_seq
+        self._acks: dict[int, list[int]] = {}
+        self._touched: dict[DocId, None] = {}
+        self._again: dict[DocId, int] = {}  # next dot of this origin
+        self._shipping: dict[tuple[DocId, Dot], tuple[Change, int]] = {}
+        self._beacon_ms = 0
+
+    # --- the role ----------------------------------------------------------------------------------------------------
+    @property
+    def shards(self) -> list[int]:
+        return sorted(self._shards)
+
+    def gained(self, shard: int, epoch: int, now_ms: int) -> LeaderStep:
+        """This node leads the shard from now on. The consumer gives it what was not acknowledged."""
+        assert self.epoch in (0, epoch), "a new log needs a new Leader"
+        self.epoch = epoch
+        self._shards[shard] = None
+        return Step()
+
+    def lost(self, shard: int, now_ms: int) -> LeaderStep:
+        """Another node leads it: forget its documents; nothing is lost by that."""
+        self._shards.pop(shard, None)
+        self._acks.pop(shard, None)
+        for doc, lane in list(self.lanes.items()):
+            if lane.shard == shard:
+                del self.lanes[doc]
+        return Step()
+
+    # --- the log -----------------------------------------------------------------------------------------------------
+    def delivered(self, shard: int, deliveries: Sequence[Delivery], now_ms: int) -> LeaderStep:
+        """Messages of the shard's consumer, as they came."""
+        out: Out = []
+        if shard not in self._shards:
+            return Step()
+        for delivery in deliveries:
+            if self._jumped(shard, delivery):
+                self._broadcast_all(now_ms, out)
+                self._distrust(shard)
+            entry = delivery.entry
+            lane = self._lane(entry.version, entry_doc(entry), shard, now_ms)
+            lane.used_ms = now_ms
+            if lane.replica is None:
+                self._enqueue(lane, entry, out)
+            else:
+                self._fold(lane, entry, now_ms, out)
+        self._broadcast_all(now_ms, out)
+        return Step(tuple(out))
+
+    def _jumped(self, shard: int, delivery: Delivery) -> bool:
+        newest = self._shards[shard]
+        self._shards[shard] = max(delivery.consumer_seq, newest or 0)
+        return newest is not None and delivery.consumer_seq > newest + 1
+
+    def _distrust(self, shard: int) -> None:
+        """Invariant 3."""
+        for lane in self.lanes.values():
+            if lane.shard == shard:
+                lane.stale = lane.loading
+                self._forget(lane)
+
+    def _forget(self, lane: Lane) -> None:
+        """Read it from the log again when it is next needed."""
+        lane.replica = None
+        lane.digest = None
+        lane.beyond.clear()
+        lane.beyond_bytes = 0
+        lane.beyond_dots = DotSet()
+        lane.held.clear()
+        lane.gap_since_ms = None
+
+    def _lane(self, version: Version | None, doc: DocId, shard: int, now_ms: int) -> Lane:
+        lane = self.lanes.get(doc)
+        if lane is None:
+            lane = self.lanes[doc] = Lane(doc, shard, used_ms=now_ms)
+        return lane
+
+    def _enqueue(self, lane: Lane, entry: LogEntry, out: Out) -> None:
+        """Invariant 1."""
+        if any(waiting.version == entry.version for waiting in lane.queue):
+            return  # delivered again meanwhile
+        if len(lane.queue) >= limits.LANE_COUNT_MAX:
+            return  # not acknowledged: it comes again
+        lane.queue.append(entry)
+        self._load(lane, out)
+
+    def _load(self, lane: Lane, out: Out) -> None:
+        if not lane.loading:
+            lane.loading = True
+            before = None if lane.stale else min((entry.version.seq for entry in lane.queue), default=None)
+            lane.stale = False
+            out.append(LoadLogged(lane.doc, before))
+
+    def log_failed(self, doc: DocId, now_ms: int) -> LeaderStep:
+        """Snapshot and log could not be read: again later (`tick`)."""
+        lane = self.lanes.get(doc)
+        if lane is not None and lane.loading:
+            lane.loading = False
+            lane.failures += 1
+            pause = min(limits.RETRY_MS_MAX, limits.RETRY_MS_MIN << min(lane.failures, 10))
+            lane.load_after_ms = now_ms + pause
+        return Step()
+
+    def logged(self, doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], now_ms: int) -> LeaderStep:
+        """The newest snapshot and the changes after it, as LoadLogged asked."""
+        lane = self.lanes.get(doc)
+        if lane is None or not lane.loading:
+            return Step()
+        out: Out = []
+        lane.loading = False
+        lane.failures = 0
+        if lane.stale:
+            self._load(lane, out)
+            return Step(tuple(out))
+        try:
+            lane.replica = self._fold_loaded(lane, snapshot, entries, now_ms, out)
+        except DocumentBroken as error:
+            lane.asks.clear()  # the askers ask again
+            out.append(Report("document_unreadable", doc, str(error)))
+            lane.load_after_ms = now_ms + limits.RETRY_MS_MAX
+            return Step(tuple(out))
+        replica = lane.replica
+        lane.sent = replica.version
+        lane.snapshot = snapshot.version if snapshot is not None and snapshot.version.epoch == self.epoch else None
+        lane.changes = len(entries)
+        lane.change_bytes = sum(_size(entry) for entry in entries)
+        lane.state_bytes = len(snapshot.state) if snapshot is not None else 0
+        if replica.gap:
+            lane.gap_since_ms = now_ms
+            self._remember_gap(lane, replica, entries)
+        if snapshot is not None and snapshot.version.epoch != self.epoch:
+            self._ship_old_snapshot(lane, snapshot, now_ms, out)
+        queue, lane.queue = lane.queue, []
+        for entry in sorted(queue, key=lambda waiting: waiting.version.seq):
+            if lane.replica is None:
+                lane.queue.append(entry)  # broken over one of them: folded again after the load
+            else:
+                self._fold(lane, entry, now_ms, out)
+                if lane.careful:
+                    self._broadcast(lane, now_ms, out)
+        self._broadcast_all(now_ms, out)
+        if lane.replica is not None:
+            lane.careful = False
+            asks, lane.asks = lane.asks, []
+            for ask, reply in asks:
+                self._answer(lane, ask, reply, out)
+        return Step(tuple(out))
+
+    def _fold_loaded(
+        self, lane: Lane, snapshot: Snapshot | None, entries: Sequence[LogEntry], now_ms: int, out: Out
+    ) -> Replica:
+        """Fold in one piece; where pycrdt breaks, one by one, and the ones that break it are refused."""
+        while True:
+            good = [entry for entry in entries if entry.version.seq not in lane.poison]
+            try:
+                return self._fold_around(lane, snapshot, entries, now_ms)
+            except DocumentBroken as error:
+                breaker = _first_breaker(lane.doc, snapshot, good, self.epoch, now_ms)
+                if breaker is None:
+                    raise
+                lane.poison.add(breaker.version.seq)
+                self._reject(breaker, str(error), out)
+
+    def _fold_around(self, lane: Lane, snapshot: Snapshot | None, entries: Sequence[LogEntry], now_ms: int) -> Replica:
+        if not lane.poison:
+            return fold_log(lane.doc, snapshot, entries, self.epoch, now_ms)
+        replica = fold_log(lane.doc, snapshot, (), self.epoch, now_ms)
+        for entry in entries:
+            if entry.version.seq in lane.poison:
+                replica.pass_over(entry.version)
+            elif entry.version.seq > replica.read:
+                fold_entry(replica, entry, now_ms)
+        replica.materialise().state()
+        return replica
+
+    def _remember_gap(self, lane: Lane, replica: Replica, entries: Sequence[LogEntry]) -> None:
+        """What is set aside, and what was broadcast at the held version before this load. Invariant 4."""
+        held = replica.version.seq if replica.version else 0
+        for entry in entries:
+            if entry.version.seq <= held or not isinstance(entry, Logged):
+                continue
+            if entry.change.dot in replica.dots:
+                self._add_beyond(lane, [entry.change.update], [entry.change.dot])
+            else:
+                lane.held[entry.version.seq] = entry
+
+    def _add_beyond(self, lane: Lane, updates: Sequence[bytes], dots: Sequence[Dot]) -> None:
+        lane.beyond.extend(updates)
+        lane.beyond_bytes += sum(map(len, updates))
+        for dot in dots:
+            lane.beyond_dots.add(dot)
+
+    def _fold(self, lane: Lane, entry: LogEntry, now_ms: int, out: Out) -> None:
+        replica = lane.replica
+        assert replica is not None
+        version = entry.version
+        if version.epoch != self.epoch:
+            return
+        self._touched[lane.doc] = None
+        self._acks.setdefault(lane.shard, []).append(version.seq)
+        if version.seq <= replica.read:
+            lane.changed_ms = now_ms  # merged already, by a load or before a repeat: the beacon tells the edges
+            self._beacon_ms = 0
+            return
+        if version.seq in lane.poison:
+            taken, reason = replica.pass_over(version), "pycrdt breaks over this update"
+        else:
+            taken, reason = fold_entry(replica, entry, now_ms)
+        lane.batch.append(entry)
+        lane.changes += 1
+        lane.change_bytes += _size(entry)
+        if isinstance(entry, Logged):
+            self.witness = (version, lane.doc, entry.change.dot)
+        if reason:
+            self._reject(entry, reason, out)
+            if isinstance(entry, Logged):
+                lane.fresh_rejected.add(entry.change.dot)
+            return
+        assert isinstance(entry, Logged)
+        self._note(lane, entry, taken)
+
+    def _note(self, lane: Lane, entry: Logged, taken: Taken) -> None:
+        """What the next broadcast says of it."""
+        if taken.verdict is Verdict.EARLY:
+            lane.held[entry.version.seq] = entry
+            return
+        lane.fresh.extend(taken.updates)
+        let_in = [entry] if taken.verdict is Verdict.NEW else []
+        let_in += [lane.held.pop(early.seq) for early in taken.released if early.seq in lane.held]
+        for logged in let_in or [entry]:
+            lane.fresh_dots.add(logged.change.dot)
+            lane.fresh_dots.update(logged.change.covers)
+        lane.fresh_contexts.extend((logged.change.dot, logged.change.context) for logged in let_in)
+
+    def _reject(self, entry: LogEntry, reason: str, out: Out) -> None:
+        self.rejected_count += 1
+        out.append(Reject(entry, reason))
+
+    # --- broadcast ---------------------------------------------------------------------------------------------------
+    def _broadcast_all(self, now_ms: int, out: Out) -> None:
+        for doc in list(self._touched):
+            lane = self.lanes.get(doc)
+            if lane is not None and lane.replica is not None:
+                self._broadcast(lane, now_ms, out)
+        self._touched.clear()
+        for shard, seqs in sorted(self._acks.items()):
+            if seqs:
+                out.append(Ack(shard, tuple(seqs)))  # Invariant 2.
+        self._acks.clear()
+
+    def _broadcast(self, lane: Lane, now_ms: int, out: Out) -> None:
+        """One message for everything folded into this document since the last one."""
+        replica = lane.replica
+        assert replica is not None
+        if not lane.batch:
+            return
+        try:
+            replica.materialise()
+            fresh = merge(lane.fresh) if lane.fresh else b""
+        except DocumentBroken as error:
+            self._broken(lane, str(error), out)
+            return
+        version = replica.version
+        prev = lane.sent
+        assert version is not None
+        assert prev is not None
+        self.merged_count += len(lane.batch)
+        dots = lane.fresh_dots
+        fetch = False
+        if lane.beyond and version != prev:
+            fetch = lane.beyond_bytes > limits.EARLY_BYTES_MAX
+            fresh = b"" if fetch else merge([*lane.beyond, *lane.fresh])
+            dots.update(lane.beyond_dots)
+        if replica.gap:
+            self._add_beyond(lane, lane.fresh, lane.fresh_dots.dots())
+            if lane.gap_since_ms is None:
+                lane.gap_since_ms = now_ms
+        else:
+            lane.beyond.clear()
+            lane.beyond_bytes = 0
+            lane.beyond_dots = DotSet()
+            lane.gap_since_ms = None
+        if version != prev or fresh or len(dots):
+            out.append(Broadcast(Merged(lane.doc, prev, version, fresh, dots, lane.fresh_rejected, fetch)))
+        if lane.fresh_contexts:
+            out.append(Emit(lane.doc, version, tuple(lane.fresh_contexts)))
+        lane.sent = version
+        lane.changed_ms = now_ms
+        lane.digest = None
+        lane.fresh = []
+        lane.fresh_dots = DotSet()
+        lane.fresh_rejected = DotSet()
+        lane.fresh_contexts = []
+        lane.batch = []
+        self._snapshot_if_due(lane, out)
+
+    def _broken(self, lane: Lane, reason: str, out: Out) -> None:
+        """After a panic the document is undefined: fold this batch again, one by one, on what the log gives."""
+        out.append(Report("document_rebuilt", lane.doc, reason))
+        batch, lane.batch = lane.batch, []
+        if lane.careful and len(batch) == 1:
+            lane.poison.add(batch[0].version.seq)
+        seqs = {entry.version.seq for entry in batch}
+        acks = self._acks.get(lane.shard, [])
+        self._acks[lane.shard] = [seq for seq in acks if seq not in seqs]
+        lane.fresh = []
+        lane.fresh_dots = DotSet()
+        lane.fresh_rejected = DotSet()
+        lane.fresh_contexts = []
+        self._forget(lane)
+        lane.careful = True
+        lane.queue = [*batch, *lane.queue]
+        self._load(lane, out)
+
+    # --- snapshots ---------------------------------------------------------------------------------------------------
+    def _snapshot_if_due(self, lane: Lane, out: Out) -> None:
+        if lane.changes >= limits.SNAPSHOT_CHANGES or lane.change_bytes >= limits.SNAPSHOT_BYTES + lane.state_bytes:
+            self._snapshot(lane, out)
+
+    def _snapshot(self, lane: Lane, out: Out) -> None:
+        """Invariant 5."""
+        replica = lane.replica
+        assert replica is not None
+        if replica.gap or replica.version is None or replica.version == lane.snapshot:
+            return
+        lane.changes = 0
+        lane.change_bytes = 0
+        try:
+            state = replica.verified_state()
+            digest = replica.digest()
+        except (DocumentBroken, InvalidUpdate) as error:
+            out.append(Report("snapshot_refused", lane.doc, str(error)))
+            return
+        lane.state_bytes = len(state)
+        lane.snapshot = replica.version
+        out.append(StoreSnapshot(Snapshot(lane.doc, replica.version, state, replica.dots.copy(), digest)))
+
+    def _ship_old_snapshot(self, lane: Lane, snapshot: Snapshot, now_ms: int, out: Out) -> None:
+        """A snapshot of a log that was lost: what this log lacks of it goes into this log."""
+        replica = lane.replica
+        assert replica is not None
+        try:
+            shape = check_update(snapshot.state)
+        except InvalidUpdate as error:
+            out.append(Report("snapshot_refused", lane.doc, str(error)))
+            return
+        if replica.judge(shape).verdict is Verdict.SEEN:
+            return
+        self._again[lane.doc] = self._again.get(lane.doc, 0) + 1
+        dot = Dot(self.settings.origin, self._again[lane.doc])
+        change = Change(lane.doc, dot, snapshot.state, Context(edge=self.settings.name), snapshot.dots)
+        self._shipping[(lane.doc, dot)] = (change, now_ms + limits.RETRY_MS_MAX)
+        out.append(Publish(change))
+        out.append(Report("document_healed", lane.doc, "a snapshot of the lost log was shipped into the new one"))
+
+    def published(self, doc: DocId, dot: Dot, version: Version, now_ms: int) -> LeaderStep:
+        """The log has a change that this leader shipped; it comes back through the consumer."""
+        self._shipping.pop((doc, dot), None)
+        return Step()
+
+    def publish_failed(self, doc: DocId, dot: Dot, now_ms: int) -> LeaderStep:
+        """It goes out again with the next ticks."""
+        key = (doc, dot)
+        if key in self._shipping:
+            self._shipping[key] = (self._shipping[key][0], now_ms + limits.RETRY_MS_MIN)
+        return Step()
+
+    # --- questions ---------------------------------------------------------------------------------------------------
+    def sync_asked(self, ask: SyncAsk, shard: int, reply: str, now_ms: int) -> LeaderStep:
+        """An edge asks what it lacks. A question that cannot be is not answered."""
+        out: Out = []
+        if shard not in self._shards:
+            return Step()
+        try:
+            check_state_vector(ask.state_vector)
+        except InvalidUpdate:
+            return Step()
+        lane = self._lane(None, ask.doc, shard, now_ms)
+        lane.used_ms = now_ms
+        if lane.replica is None:
+            lane.asks.append((ask, reply))
+            self._load(lane, out)
+        else:
+            self._answer(lane, ask, reply, out)
+        return Step(tuple(out))
+
+    def _answer(self, lane: Lane, ask: SyncAsk, reply: str, out: Out) -> None:
+        replica = lane.replica
+        assert replica is not None
+        try:
+            update = replica.diff(ask.state_vector)
+            mine = replica.state_vector()
+            digest = "" if replica.gap else self._digest(lane)
+        except DocumentBroken as error:
+            self._broken(lane, str(error), out)
+            return
+        version = replica.version or Version(self.epoch, 0)
+        answer = SyncAnswer(lane.doc, ask.ask, update, mine, version, replica.dots.copy(), digest)
+        out.append(AnswerSync(reply, answer))
+
+    def _digest(self, lane: Lane) -> str:
+        replica = lane.replica
+        assert replica is not None
+        version = replica.version
+        assert version is not None
+        if lane.digest is None or lane.digest[0] != version:
+            lane.digest = (version, replica.digest())
+        return lane.digest[1]
+
+    # --- time --------------------------------------------------------------------------------------------------------
+    def tick(self, now_ms: int) -> LeaderStep:
+        """Call every 100 ms or so: beacons, repair, repeats, what leaves memory."""
+        out: Out = []
+        for key, (change, due_ms) in list(self._shipping.items()):
+            if now_ms >= due_ms:
+                self._shipping[key] = (change, now_ms + limits.RETRY_MS_MAX)
+                out.append(Publish(change))
+        for lane in list(self.lanes.values()):
+            if lane.replica is None:
+                if (lane.queue or lane.asks) and now_ms >= lane.load_after_ms:
+                    self._load(lane, out)
+            elif lane.replica.gap:
+                self._ask_repair(lane, lane.replica, now_ms, out)
+            elif now_ms - lane.used_ms >= limits.LEADER_IDLE_MS and not lane.queue:
+                if lane.changes >= limits.SNAPSHOT_IDLE_CHANGES:
+                    self._snapshot(lane, out)
+                del self.lanes[lane.doc]
+        if now_ms >= self._beacon_ms:
+            self._beacon_ms = now_ms + limits.BEACON_MS
+            self._send_beacons(now_ms, out)
+        return Step(tuple(out))
+
+    def _ask_repair(self, lane: Lane, replica: Replica, now_ms: int, out: Out) -> None:
+        since = lane.gap_since_ms if lane.gap_since_ms is not None else now_ms
+        if now_ms - since < limits.EARLY_MS_MAX or now_ms < lane.repair_ms:
+            return
+        lane.repair_ms = now_ms + limits.REPAIR_MS
+        missing: dict[int, int] = {}
+        for early in replica.early:
+            for client, clock in early.missing:
+                if clock > replica.clocks.get(client, 0):
+                    missing[client] = max(clock, missing.get(client, 0))
+        out.append(AskRepair(RepairAsk(lane.doc, replica.state_vector(), tuple(sorted(missing.items())))))
+
+    def _send_beacons(self, now_ms: int, out: Out) -> None:
+        """Documents that changed in the last BEACON_SPAN_MS, several times: beacons may be lost as well."""
+        docs: list[tuple[DocId, Version, str]] = []
+        for lane in self.lanes.values():
+            replica = lane.replica
+            if replica is None or replica.version is None or now_ms - lane.changed_ms > limits.BEACON_SPAN_MS:
+                continue
+            try:
+                digest = "" if replica.gap else self._digest(lane)
+            except DocumentBroken as error:
+                self._broken(lane, str(error), out)
+                continue
+            docs.append((lane.doc, replica.version, digest))
+        for at in range(0, len(docs), limits.BEACON_DOCS_MAX):
+            out.append(SendBeacon(Beacon(tuple(docs[at : at + limits.BEACON_DOCS_MAX]))))
+
+
+def entry_doc(entry: LogEntry) -> DocId:
+    return entry.change.doc if isinstance(entry, Logged) else entry.doc
+
+
+def _first_breaker(
+    doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], epoch: int, now_ms: int
+) -> LogEntry | None:
+    """The first message whose fold breaks pycrdt, by halving; None where the snapshot itself does."""
+
+    def breaks(count: int) -> bool:
+        try:
+            fold_log(doc, snapshot, entries[:count], epoch, now_ms).materialise().state()
+        except DocumentBroken:
+            return True
+        return False
+
+    if breaks(0) or not entries:
+        return None
+    low, high = 0, len(entries)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if breaks(middle):
+            high = middle
+        else:
+            low = middle
+    return entries[high - 1]
+
+
+def _size(entry: LogEntry) -> int:
+    return len(entry.change.update) if isinstance(entry, Logged) else 0

@@ -1,0 +1,550 @@
+"""Documents served to clients from an edge's own disk: what works with no link at all.
+
+Room: the lower half of the edge machine. Clients, loading, the gate for their updates, fan-out, flush and commit,
+presence. It does not know that there is a log; `sync.edge`, above it, does.
+
+Invariants:
+1. An update is committed before its writer sees it echoed (law 2). Only the fan-out to the other clients runs ahead
+   of the disk: they are replicas too.
+2. A document is ready before a client is told what it holds: the store was read, and a document that was never here
+   was asked for while there was a link, bounded by FIRST_OPEN_MS_MAX.
+3. A document is read from the store only when nothing of it is on its way there.
+4. Bad bytes close the connection that sent them and touch nothing else. After a panic the document is thrown away and
+   taken from the store again; who sent the update that broke it is found by trying them one by one (law 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from . import limits, wire
+from .change import Change, Context
+from .document import merge
+from .errors import DocumentBroken, InvalidInput, InvalidUpdate, LimitReached
+from .hosted import Flushed, Hosted, Pending
+from .ids import ConnId, DocId, Dot, DotSet, Origin, Version
+from .ports import StoredDocument
+from .presence import encode_awareness
+from .replica import Replica, Taken, Verdict
+from .step import (
+    AppendUpdate,
+    Close,
+    Commit,
+    Compact,
+    EdgeEffect,
+    Follow,
+    Load,
+    PresenceOut,
+    Report,
+    Send,
+    SetVersion,
+    Unfollow,
+    Write,
+)
+from .validate import AwarenessEntry, check_awareness, check_state_vector, check_update
+
+__all__ = [
+    "CLOSE_BAD_FRAME",
+    "CLOSE_BAD_UPDATE",
+    "CLOSE_CANNOT_STORE",
+    "CLOSE_GAP",
+    "CLOSE_LIMIT",
+    "Serving",
+]
+
+CLOSE_BAD_FRAME = 4400
+CLOSE_GAP = 4409
+CLOSE_BAD_UPDATE = 4422
+CLOSE_LIMIT = 4429
+CLOSE_CANNOT_STORE = 4507
+
+_COVERS_RANGES_MAX = 200  # they are one NATS header; a forgotten dot costs repeated work, nothing else
+
+Out = list[EdgeEffect]
+
+
+class Serving:
+    def __init__(self, name: str, origin: Origin) -> None:
+        self.name = name
+        self.origin = origin
+        self.linked = False
+        """Set by the upper half: whether presence leaves the edge, and whether a first open waits."""
+        self.hosted: dict[DocId, Hosted] = {}
+        self._conns: dict[ConnId, DocId] = {}
+        self._dirty: dict[DocId, None] = {}
+        self._again: list[tuple[DocId, bytes]] = []
+        self._writes: list[Write] = []
+        self._unwritten: set[DocId] = set()
+        self._ticket = 0
+        self._tickets: dict[int, tuple[Flushed, ...]] = {}
+
+    # --- clients -----------------------------------------------------------------------------------------------------
+    def opened(self, conn: ConnId, doc: DocId, now_ms: int, out: Out) -> None:
+        host = self.host(doc, now_ms, out)
+        self._conns[conn] = doc
+        host.conns[conn] = None
+        self.load(host, out)
+        if host.ready:
+            self._greet(host, (conn,), out)
+        self._send_states(host, conn, out)
+        if len(host.conns) == 1 and self.linked:
+            out.append(PresenceOut(doc, b""))
+
+    def received(self, conn: ConnId, frame: bytes, now_ms: int, out: Out) -> None:
+        """Invariant 4."""
+        doc = self._conns.get(conn)
+        if doc is None:
+            return
+        host = self.hosted[doc]
+        try:
+            self._message(host, conn, frame, now_ms, out)
+        except InvalidUpdate as error:
+            self._drop_conn(conn, CLOSE_BAD_UPDATE, str(error), now_ms, out)
+        except InvalidInput as error:
+            self._drop_conn(conn, CLOSE_BAD_FRAME, str(error), now_ms, out)
+        except LimitReached as error:
+            self._drop_conn(conn, CLOSE_LIMIT, str(error), now_ms, out)
+        except DocumentBroken as error:
+            self.rebuild(host, str(error), out)
+
+    def closed(self, conn: ConnId, now_ms: int, out: Out) -> None:
+        doc = self._conns.pop(conn, None)
+        if doc is None:
+            return
+        host = self.hosted[doc]
+        host.conns.pop(conn, None)
+        host.idle_since_ms = now_ms
+        self._presence_news(host, host.presence.leave(conn), (), out)
+
+    def _message(self, host: Hosted, conn: ConnId, frame: bytes, now_ms: int, out: Out) -> None:
+        match wire.decode_frame(frame):
+            case wire.AwarenessUpdate(payload):
+                entries = check_awareness(payload)
+                self._presence_news(host, host.presence.merge(entries, conn, now_ms), (conn,), out)
+                self._send_presence(host.presence.corrections(entries), (conn,), out)
+            case wire.QueryAwareness():
+                self._send_states(host, conn, out)
+            case wire.PermissionDenied():
+                pass  # a client has nothing to deny; harmless
+            case _ if host.replica is None:
+                if len(host.queued) >= limits.LOADING_FRAMES_MAX:
+                    count = len(host.queued) + 1
+                    raise LimitReached("loading_frames", count, limits.LOADING_FRAMES_MAX, "connect again later")
+                host.queued.append((conn, frame))
+            case wire.SyncStep1(state_vector):
+                check_state_vector(state_vector)
+                if host.ready:
+                    self._answer(host, conn, state_vector, out)
+                else:
+                    host.asked.append((conn, state_vector))
+            case wire.SyncStep2(update):
+                self._client_update(host, conn, update, False, now_ms, out)
+            case wire.Update(update):
+                self._client_update(host, conn, update, True, now_ms, out)
+
+    def _client_update(self, host: Hosted, conn: ConnId, update: bytes, echo: bool, now_ms: int, out: Out) -> None:
+        assert host.replica is not None
+        size = host.pending_bytes + len(update)
+        if size > limits.PENDING_BYTES_MAX:
+            raise LimitReached("pending_bytes", size, limits.PENDING_BYTES_MAX, "send less at once")
+        taken = host.replica.take(update, check_update(update), now_ms, conn)
+        if taken.verdict is Verdict.SEEN and echo:
+            host.echo.append((conn, wire.encode(wire.Update(update))))
+            self._echo_when_safe(host, out)
+        self._pend_taken(host, conn, taken)
+
+    def _pend_taken(self, host: Hosted, conn: ConnId, taken: Taken) -> None:
+        """What a client's update brought, and what it let in: each in the name of who sent it."""
+        senders = {early.update: early.conn for early in taken.released}
+        for part in taken.updates:
+            sender = senders.get(part)
+            self._pend(host, conn if sender is None else sender, part)
+
+    def _pend(self, host: Hosted, conn: ConnId, update: bytes) -> None:
+        host.pending.append(Pending(update, conn, Context(edge=self.name)))
+        host.pending_bytes += len(update)
+        host.early_asked.pop(update, None)
+        self._dirty[host.doc] = None
+
+    def _greet(self, host: Hosted, conns: Iterable[ConnId], out: Out) -> None:
+        """Ask these clients for what this edge lacks."""
+        assert host.replica is not None
+        out.append(Send(tuple(conns), wire.encode(wire.SyncStep1(host.replica.state_vector()))))
+
+    def _answer(self, host: Hosted, conn: ConnId, state_vector: bytes, out: Out) -> None:
+        assert host.replica is not None
+        out.append(Send((conn,), wire.encode(wire.SyncStep2(host.replica.diff(state_vector)))))
+
+    def _fan_out(self, host: Hosted, frame: bytes, besides: Sequence[ConnId], out: Out) -> None:
+        conns = tuple(conn for conn in host.conns if conn not in besides) if besides else tuple(host.conns)
+        if conns:
+            out.append(Send(conns, frame))
+
+    def _echo_when_safe(self, host: Hosted, out: Out) -> None:
+        if host.echo and not host.commits and not host.pending:
+            out.extend(Send((conn,), frame) for conn, frame in host.echo if conn in host.conns)
+            host.echo.clear()
+
+    def _drop_conn(self, conn: ConnId, code: int, reason: str, now_ms: int, out: Out) -> None:
+        out.append(Close(conn, code, reason[:120]))
+        self.closed(conn, now_ms, out)
+
+    def _drop_clients(self, host: Hosted, reason: str, now_ms: int, out: Out) -> None:
+        for conn in tuple(host.conns):
+            self._drop_conn(conn, CLOSE_CANNOT_STORE, reason, now_ms, out)
+
+    # --- presence ----------------------------------------------------------------------------------------------------
+    def presence(self, doc: DocId, payload: bytes, now_ms: int, out: Out) -> None:
+        """Awareness of another edge's clients; empty: that edge asks for ours."""
+        host = self.hosted.get(doc)
+        if host is None:
+            return
+        if not payload:
+            self._tell_local_states(host, out)
+            return
+        try:
+            news = host.presence.merge(check_awareness(payload), None, now_ms)
+        except (InvalidInput, LimitReached):
+            return  # presence may be lost (law 10)
+        self._send_presence(news, tuple(host.conns), out)
+
+    def announce_presence(self, host: Hosted, out: Out) -> None:
+        """The link is back: ask the other edges, and tell them."""
+        if host.conns:
+            out.append(PresenceOut(host.doc, b""))
+            self._tell_local_states(host, out)
+
+    def _tell_local_states(self, host: Hosted, out: Out) -> None:
+        mine = host.presence.local_states()
+        if mine:
+            out.append(PresenceOut(host.doc, mine))
+
+    def _send_states(self, host: Hosted, conn: ConnId, out: Out) -> None:
+        """Everybody who is here, for a joiner."""
+        everybody = host.presence.states()
+        if everybody:
+            out.append(Send((conn,), wire.encode(wire.AwarenessUpdate(everybody))))
+
+    def _presence_news(self, host: Hosted, news: Sequence[AwarenessEntry], besides: Sequence[ConnId], out: Out) -> None:
+        if news:
+            payload = encode_awareness(news)
+            self._fan_out(host, wire.encode(wire.AwarenessUpdate(payload)), besides, out)
+            if self.linked:
+                out.append(PresenceOut(host.doc, payload))
+
+    def _send_presence(self, entries: Sequence[AwarenessEntry], conns: tuple[ConnId, ...], out: Out) -> None:
+        if conns and entries:
+            out.append(Send(conns, wire.encode(wire.AwarenessUpdate(encode_awareness(entries)))))
+
+    # --- documents come and go ---------------------------------------------------------------------------------------
+    def host(self, doc: DocId, now_ms: int, out: Out) -> Hosted:
+        host = self.hosted.get(doc)
+        if host is None:
+            host = self.hosted[doc] = Hosted(doc, idle_since_ms=now_ms)
+            out.append(Follow(doc))
+        return host
+
+    def load(self, host: Hosted, out: Out) -> None:
+        """Invariant 3."""
+        if host.replica is not None or host.loading:
+            return
+        if host.commits or host.doc in self._unwritten:
+            host.reload = True
+            return
+        host.loading = True
+        out.append(Load(host.doc))
+
+    def loaded(self, doc: DocId, stored: StoredDocument | None, now_ms: int, out: Out) -> Hosted | None:
+        """What the store has; None for a document that was never here. Returns the host that has its replica now."""
+        host = self.hosted.get(doc)
+        if host is None or not host.loading:
+            return None
+        host.loading = False
+        suspects, host.suspects = host.suspects, []
+        try:
+            host.replica = _replica_of(doc, stored)
+            for suspect in suspects:
+                self._try_suspect(host, suspect, stored, now_ms, out)
+        except DocumentBroken as error:
+            host.replica = None
+            out.append(Report("document_unreadable", doc, str(error)))
+            self._drop_clients(host, "the stored document cannot be read; see the edge's log", now_ms, out)
+            return None
+        if stored is not None:
+            host.rows = len(stored.updates)
+            host.row_bytes = sum(map(len, stored.updates))
+            host.state_bytes = len(stored.state or b"")
+        if stored is None and self.linked and not host.ready:
+            host.ready_by_ms = now_ms + limits.FIRST_OPEN_MS_MAX
+        else:
+            self.become_ready(host, out)
+        queued, host.queued = host.queued, []
+        for conn, frame in queued:
+            if conn in host.conns:
+                self.received(conn, frame, now_ms, out)
+        return host if host.replica is not None else None
+
+    def become_ready(self, host: Hosted, out: Out) -> None:
+        """Invariant 2."""
+        if host.ready or host.replica is None:
+            return
+        host.ready = True
+        host.ready_by_ms = None
+        if host.conns:
+            self._greet(host, host.conns, out)
+        asked, host.asked = host.asked, []
+        for conn, state_vector in asked:
+            if conn in host.conns:
+                self._answer(host, conn, state_vector, out)
+
+    def rebuild(self, host: Hosted, reason: str, out: Out) -> None:
+        """pycrdt broke: what is in memory is undefined."""
+        out.append(Report("document_rebuilt", host.doc, reason))
+        host.suspects += host.pending
+        host.pending = []
+        host.pending_bytes = 0
+        self._dirty.pop(host.doc, None)
+        host.replica = None
+        self.load(host, out)
+
+    def _try_suspect(
+        self, host: Hosted, suspect: Pending, stored: StoredDocument | None, now_ms: int, out: Out
+    ) -> None:
+        replica = host.replica
+        assert replica is not None
+        try:
+            taken = replica.take(suspect.update, check_update(suspect.update), now_ms, suspect.conn)
+            replica.materialise().state()
+        except (DocumentBroken, InvalidUpdate):
+            out.append(Report("update_refused", host.doc, "an update broke the document and was thrown away"))
+            self._drop_conn(suspect.conn, CLOSE_BAD_UPDATE, "this update cannot be applied", now_ms, out)
+            host.replica = _replica_of(host.doc, stored)
+            for good in host.pending:
+                host.replica.take(good.update, check_update(good.update), now_ms, good.conn)
+            return
+        self._pend_taken(host, suspect.conn, taken)
+
+    # --- flush and commit --------------------------------------------------------------------------------------------
+    @property
+    def wants_flush(self) -> bool:
+        return bool(self._dirty or self._writes or self._again)
+
+    def write(self, write: Write) -> None:
+        """Goes to the disk with the next flush."""
+        self._writes.append(write)
+        self._unwritten.add(write.doc)
+
+    def write_version(self, host: Hosted) -> None:
+        assert host.replica is not None
+        self.write(SetVersion(host.doc, host.replica.version, host.replica.dots.copy()))
+
+    def take_in(self, host: Hosted, taken: Taken, out: Out) -> None:
+        """What the gate let in from the log: to the clients at once, to the disk with the next flush.
+
+        An early update of a client that it released is that client's: it becomes a change of this edge.
+        """
+        clients = {early.update: early.conn for early in taken.released if early.conn is not None}
+        for update, conn in clients.items():
+            if update in taken.updates:
+                self._pend(host, conn, update)
+            else:
+                host.early_asked.pop(update, None)
+        updates = [update for update in taken.updates if update not in clients]
+        if updates:
+            update = merge(updates)
+            self._append(host, AppendUpdate(host.doc, update))
+            if host.conns:
+                self._fan_out(host, wire.encode(wire.Update(update)), (), out)
+
+    def ship_again(self, host: Hosted, update: bytes) -> None:
+        """Content that the document has already goes out as a change of its own with the next flush."""
+        self._again.append((host.doc, update))
+        self._unwritten.add(host.doc)
+
+    def settled(self, host: Hosted) -> bool:
+        """Nothing of this document is on its way from here to the log."""
+        return not (len(host.unmerged) or host.pending or any(doc == host.doc for doc, _ in self._again))
+
+    def flush(self, wall_ms: int, out: Out) -> Commit | None:
+        """Everything pending becomes one change per document and context, and all of it one commit."""
+        flushed: dict[DocId, Flushed] = {}
+        for doc in list(self._dirty):
+            host = self.hosted.get(doc)
+            if host is None or host.replica is None or not host.pending:
+                continue
+            try:
+                flushed[doc] = self._flush_document(host, wall_ms, out)
+            except DocumentBroken as error:
+                self.rebuild(host, str(error), out)
+        self._dirty.clear()
+        again, self._again = self._again, []
+        for doc, update in again:
+            self._flush_again(doc, update, wall_ms, flushed)
+        if not self._writes:
+            self._unwritten.clear()
+            return None
+        for write in self._writes:
+            if write.doc not in flushed:
+                flushed[write.doc] = Flushed(write.doc, (), (), b"")
+        self._unwritten.clear()
+        for doc in flushed:
+            host = self.hosted.get(doc)
+            if host is not None:
+                host.commits += 1
+                if host.replica is not None and host.wants_compaction():
+                    self._compact(host, out)
+        self._ticket += 1
+        self._tickets[self._ticket] = tuple(flushed.values())
+        commit = Commit(self._ticket, tuple(self._writes))
+        self._writes = []
+        self._unwritten.clear()
+        return commit
+
+    def _flush_document(self, host: Hosted, wall_ms: int, out: Out) -> Flushed:
+        assert host.replica is not None
+        host.replica.materialise()  # before anything is stored: poison that gets past the validator ends here
+        changes: list[Change] = []
+        for context, group in groupby(host.pending, key=lambda pending: pending.context):
+            update = merge([pending.update for pending in group])
+            stamped = Context(context.edge, context.actor, context.causation, context.correlation, wall_ms)
+            changes.append(Change(host.doc, self._next_dot(host), update, stamped))
+        frame = wire.encode(wire.Update(merge([change.update for change in changes])))
+        writers = tuple(dict.fromkeys(pending.conn for pending in host.pending))
+        for change in changes:
+            self._append(host, AppendUpdate(host.doc, change.update, change.dot, change.context))
+        host.pending = []
+        host.pending_bytes = 0
+        self._fan_out(host, frame, writers, out)
+        return Flushed(host.doc, tuple(changes), writers, frame)
+
+    def _flush_again(self, doc: DocId, update: bytes, wall_ms: int, flushed: dict[DocId, Flushed]) -> None:
+        host = self.hosted.get(doc)
+        if host is None or host.replica is None:
+            return
+        covers = host.replica.dots.copy()
+        covers.trim(_COVERS_RANGES_MAX)
+        context = Context(edge=self.name, time_ms=wall_ms)
+        change = Change(doc, self._next_dot(host), update, context, covers)
+        self.write(AppendUpdate(doc, update, change.dot, context, covers, folded=True))
+        before = flushed.get(doc, Flushed(doc, (), (), b""))
+        flushed[doc] = Flushed(doc, (*before.changes, change), before.writers, before.frame)
+
+    def _next_dot(self, host: Hosted) -> Dot:
+        assert host.replica is not None
+        host.seq += 1
+        dot = Dot(self.origin, host.seq)
+        host.unmerged.add(dot)
+        host.replica.dots.add(dot)
+        return dot
+
+    def _append(self, host: Hosted, row: AppendUpdate) -> None:
+        self.write(row)
+        host.rows += 1
+        host.row_bytes += len(row.update)
+
+    def _compact(self, host: Hosted, out: Out) -> None:
+        assert host.replica is not None
+        host.rows = host.row_bytes = 0
+        try:
+            state = host.replica.verified_state()
+        except InvalidUpdate as error:
+            out.append(Report("compaction_refused", host.doc, str(error)))
+        except DocumentBroken as error:
+            self.rebuild(host, str(error), out)
+        else:
+            self.write(Compact(host.doc, state))
+            host.state_bytes = len(state)
+
+    def committed(self, ticket: int, out: Out) -> list[Change]:
+        """The commit is on disk: its writers are told (invariant 1). Returns what may be published now."""
+        changes: list[Change] = []
+        for part in self._tickets.pop(ticket):
+            changes.extend(part.changes)
+            host = self.hosted.get(part.doc)
+            if host is None:
+                continue
+            host.commits -= 1
+            writers = tuple(conn for conn in part.writers if conn in host.conns)
+            if writers:
+                out.append(Send(writers, part.frame))
+            self._echo_when_safe(host, out)
+            if host.reload and not host.commits:
+                host.reload = False
+                self.load(host, out)
+        return changes
+
+    def commit_failed(self, ticket: int, now_ms: int, reason: str, out: Out) -> None:
+        """The disk refused: what was in this commit was acknowledged to nobody, and its clients bring it back."""
+        out.append(Report("commit_failed", None, reason))
+        for part in self._tickets.pop(ticket):
+            host = self.hosted.get(part.doc)
+            if host is None:
+                continue
+            host.commits -= 1
+            for change in part.changes:
+                host.unmerged.discard(change.dot)
+            host.pending = []
+            host.pending_bytes = 0
+            host.replica = None
+            host.ready = False
+            host.echo.clear()
+            self._dirty.pop(part.doc, None)
+            self._drop_clients(host, f"this edge cannot store: {reason}", now_ms, out)
+
+    # --- time --------------------------------------------------------------------------------------------------------
+    def tick(self, host: Hosted, now_ms: int, out: Out) -> bool:
+        """One document's time limits. True: a gap that no client can close; compare with the leader."""
+        if host.ready_by_ms is not None and now_ms >= host.ready_by_ms:
+            self.become_ready(host, out)
+        self._send_presence(host.presence.expire(now_ms), tuple(host.conns), out)
+        if host.replica is not None and host.replica.early:
+            return self._chase_early(host, host.replica, now_ms, out)
+        return False
+
+    def _chase_early(self, host: Hosted, replica: Replica, now_ms: int, out: Out) -> bool:
+        """A gap that does not close within a time is repaired by exchanging state with whoever sent it (law 3)."""
+        compare = False
+        for early in list(replica.early):
+            times, at_ms = host.early_asked.get(early.update, (0, early.since_ms + limits.EARLY_MS_MAX))
+            if now_ms < at_ms:
+                continue
+            sender = early.conn if early.conn in host.conns else None
+            if times >= limits.EARLY_REPAIRS_MAX or (early.conn is not None and sender is None):
+                replica.drop_early(early)
+                host.early_asked.pop(early.update, None)
+                if sender is not None:
+                    client, clock = early.missing[0]
+                    reason = f"an update needs client {client} up to clock {clock}, which nobody sent"
+                    self._drop_conn(sender, CLOSE_GAP, reason, now_ms, out)
+                continue
+            host.early_asked[early.update] = (times + 1, now_ms + limits.EARLY_MS_MAX)
+            if sender is not None:
+                self._greet(host, (sender,), out)
+            else:
+                compare = True
+        if not replica.early:
+            host.early_asked.clear()
+        return compare
+
+    def leave_memory(self, host: Hosted, now_ms: int, out: Out) -> None:
+        """With an outbox only the document itself leaves; its record stays to hear of the merge."""
+        busy = host.conns or host.commits or host.pending or host.loading or host.suspects
+        if busy or host.doc in self._unwritten or now_ms - host.idle_since_ms < limits.DOCUMENT_IDLE_MS:
+            return
+        if len(host.unmerged):
+            host.replica = None
+            host.ready = False
+        else:
+            del self.hosted[host.doc]
+            out.append(Unfollow(host.doc))
+
+
+def _replica_of(doc: DocId, stored: StoredDocument | None) -> Replica:
+    if stored is None:
+        return Replica(doc)
+    dots: DotSet = stored.dots.copy()
+    for dot, _ in stored.outbox:
+        dots.add(dot)
+    version: Version | None = stored.version
+    return Replica(doc, stored.state, stored.updates, version, dots)
