@@ -170,6 +170,7 @@ def test_a_client_back_after_a_short_break_is_told_that_it_was_declared_gone() -
     # y-protocols: a client that reads of its own removal answers with a clock above it
     assert presence.merge([entry(ADA, 7)], OTHER_TAB, 200) == (entry(ADA, 7),)
     assert presence.corrections([entry(ADA, 7)]) == ()
+    assert presence.corrections([entry(ADA, 5)]) == ()  # an echo of the past; who is here is not declared gone
 
 
 def test_a_removal_is_not_answered_with_a_removal() -> None:

@@ -109,6 +109,16 @@ def test_bytes_behind_a_message_are_refused(name: str) -> None:
         decode_frame(encode(MESSAGES[name]) + b"\x00")
 
 
+@pytest.mark.parametrize("claimed", [1, 127, 128, 129, 255, 256, 300, 16_383, 16_384])
+@pytest.mark.parametrize("wrong_by", [-256, -128, -1, 1, 128, 256])
+def test_a_claimed_length_is_the_length(claimed: int, wrong_by: int) -> None:
+    """Among them the sums that a reader gets who forgets to take the top bit off."""
+    head = encode(Update(bytes(claimed)))[:-claimed]
+
+    with pytest.raises(InvalidFrame, match=r"claimed|behind"):
+        decode_frame(head + bytes(max(0, claimed + wrong_by)))
+
+
 @pytest.mark.parametrize(
     ("frame", "why"),
     [
