@@ -3,8 +3,8 @@
 Room: when the link is up, which epoch of the log it shows, and what is sent and heard through it. One connection is
 `server.nats_link`, appending `server.log_writer`, reading `server.log_reader`, the streams themselves `server.streams`.
 
-1. `link_up` and `link_down` alternate, and every subscription is sent before whatever is sent after `link_up`: an answer
-   or a broadcast that follows from it is heard.
+1. `link_up` and `link_down` alternate, and every subscription is sent before whatever is sent after `link_up`: a
+   broadcast that follows from it is heard.
 2. `intact` is true only where the log is the one this process knew, and the newest entry it knew of is still there.
 3. What is received is decoded here; what cannot be is counted, logged and dropped, and reaches no machine.
 """
@@ -141,9 +141,7 @@ class Bus:
         self._stopping = True
         ends = time.monotonic() + deadline_s
         if self._session is not None:
-            while (
-                (self._writer.under_way_count or self._tasks) and time.monotonic() < ends and self._session is not None
-            ):
+            while self._busy() and time.monotonic() < ends:  # noqa: ASYNC110 - bounded, once in a process's life
                 await asyncio.sleep(0.01)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.1, ends - time.monotonic())):

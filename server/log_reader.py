@@ -175,6 +175,8 @@ class LogConsumer:
         """Entries between the newest handed out and this sequence are to be read from the log."""
         self._credit = 0
         self._pull_ends = 0.0
+        self._pull_base = ""
+        self._pull_number = 0
         self._pull_reply = ""
         self._pull_failed = ""
 
@@ -184,12 +186,19 @@ class LogConsumer:
 
     async def fetch(self, count_max: int, wait_s: float = 5.0) -> list[Delivered]:
         """The next entries, at least one, or none after `wait_s`. Raises BusError; nothing is lost by that."""
-        session = await self._bound()
-        taken = await self._fill_gap(session, count_max)
-        if taken:
-            return taken
-        await self._wait(session, count_max, wait_s)
-        while self._arrived and len(taken) < count_max and self._gap_before is None:
+        ends = asyncio.get_running_loop().time() + wait_s
+        while True:
+            session = await self._bound()
+            taken = await self._fill_gap(session, count_max)
+            if not taken:
+                await self._wait(session, count_max, ends)
+                taken = await self._take_arrived(session, count_max)
+            if taken or asyncio.get_running_loop().time() >= ends:
+                return taken
+
+    async def _take_arrived(self, session: Session, count_max: int) -> list[Delivered]:
+        taken: list[Delivered] = []
+        while self._arrived and len(taken) < count_max:
             try:
                 one = await self._read(session, self._arrived[0])
             except BusError:
@@ -201,11 +210,10 @@ class LogConsumer:
             self._arrived.popleft()
             if one is not None:
                 taken.append(one)
-        return taken or await self._fill_gap(session, count_max)
+        return taken
 
-    async def _wait(self, session: Session, count_max: int, wait_s: float) -> None:
+    async def _wait(self, session: Session, count_max: int, ends: float) -> None:
         loop = asyncio.get_running_loop()
-        ends = loop.time() + wait_s
         while not self._arrived and loop.time() < ends:
             self._pull(session, count_max)
             self._something.clear()
@@ -280,9 +288,7 @@ class LogConsumer:
             )
         except ApiError as error:
             if error.err_code in MADE_DIFFERENTLY:
-                raise StreamDiffers(
-                    f"{stream}: consumer {self.name} differs: {error}; delete it, it is made anew"
-                ) from error
+                raise StreamDiffers(f"{stream}: consumer {self.name} differs; delete it, it is made anew") from error
             raise
         if session.epoch != self._epoch:
             self._arrived.clear()
@@ -299,9 +305,12 @@ class LogConsumer:
             # What waits in `_arrived` is among it, and comes from the log instead.
             self._arrived.clear()
             self._gap_before = delivered + 1
+        if self._pull_base:
+            session.link.unsubscribe(f"{self._pull_base}.*")  # of an earlier binding over the same link
+        self._pull_base = session.link.own_subject()
+        session.link.subscribe(f"{self._pull_base}.*", self._take)
         self._credit = 0
         self._pull_failed = ""
-        self._pull_reply = ""
         unsent, self._unsent = self._unsent, []
         self.ack(tuple(unsent))
         return session
@@ -310,26 +319,23 @@ class LogConsumer:
         now = asyncio.get_running_loop().time()
         if self._credit > 0 and now < self._pull_ends:
             return
-        session.link.forget(self._pull_reply)
-
-        def arrived(message: Msg) -> None:
-            self._take(reply, message)
-
-        reply = self._pull_reply = session.link.inbox(arrived)
+        self._pull_number += 1
+        self._pull_reply = f"{self._pull_base}.{self._pull_number}"
         self._credit = count
         self._pull_ends = now + PULL_S + PULL_GRACE_S
         body = json.dumps({"batch": count, "expires": PULL_S * SECOND_NS}).encode()
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{session.layout.changes}.{self.name}"
-        if not session.link.send(subject, body, reply=reply):
+        if not session.link.send(subject, body, reply=self._pull_reply):
             self._credit = 0
             raise BusUnreachable(f"{self.name}: the link is down or full; fetch again")
 
-    def _take(self, reply: str, message: Msg) -> None:
+    def _take(self, message: Msg) -> None:
+        """A delivery comes under the subject it was published on, the end of a pull under the pull's own."""
         status = (message.headers or {}).get("Status")
         if status is None:
             self._arrived.append(message)
             self._credit -= 1
-        elif reply == self._pull_reply and status != "100":
+        elif message.subject == self._pull_reply and status != "100":
             self._credit = 0
             if status not in ("404", "408"):  # the ordinary ends of a pull: nothing there, time is over
                 self._pull_failed = f"{status} {(message.headers or {}).get('Description', '')}".strip()

@@ -141,6 +141,12 @@ class NatsLink:
         self._replies[subject] = handler
         return subject
 
+    def own_subject(self) -> str:
+        """A fresh subject under which nobody else sends, for a subscription of its own: what a consumer delivers comes
+        under its original subject, and `inbox` cannot tell whose it is."""
+        self._reply_next += 1
+        return f"{self._inbox}-own.{self._reply_next:x}"
+
     def forget(self, reply: str) -> None:
         self._replies.pop(reply, None)
 
