@@ -1,12 +1,11 @@
 """One process's link to NATS. It lives for ever: being unreachable is a state of it and never an exception.
 
-Room: when the link is up, which epoch of the log it shows, and what is sent and heard through it. One connection is
-`server.nats_link`, appending `server.log_writer`, reading `server.log_reader`, the streams themselves `server.streams`.
+Room: what is sent and heard. Whether there is a link is `server.link_keeper`, one connection `server.nats_link`,
+appending `server.log_writer`, reading `server.log_reader`, the streams themselves `server.streams`.
 
 1. `link_up` and `link_down` alternate, and every subscription is sent before whatever is sent after `link_up`: a
    broadcast that follows from it is heard.
-2. `intact` is true only where the log is the one this process knew, and the newest entry it knew of is still there.
-3. What is received is decoded here; what cannot be is counted, logged and dropped, and reaches no machine.
+2. What is received is decoded here; what cannot be is counted, logged and dropped, and reaches no machine.
 """
 
 from __future__ import annotations
@@ -15,18 +14,15 @@ import asyncio
 import contextlib
 import json
 import logging
-import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from nats.aio.msg import Msg
 
 from sync.change import Beacon, Change, LogEntry, Logged, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk, Unreadable
-from sync.errors import BusError, BusRefused, BusUnreachable, InvalidInput, StreamDiffers
+from sync.errors import BusError, BusUnreachable, InvalidInput
 from sync.headers import (
     decode_beacon,
     decode_merged,
@@ -37,53 +33,26 @@ from sync.headers import (
     encode_merged,
     encode_repair,
 )
-from sync.ids import DocId, Dot, Version, from_subject_token, shard_of
-from sync.limits import MESSAGE_HEADROOM_BYTES, RETRY_MS_MIN
+from sync.ids import DocId, Dot, Version, from_subject_token
+from sync.limits import MESSAGE_HEADROOM_BYTES
 
 from . import log_reader, sync_parts
+from .link_keeper import BusConfig, BusState, LinkKeeper, Witness
 from .log_reader import Delivered, LogConsumer
 from .log_writer import Done, LogWriter
-from .nats_link import Handler, LinkOptions, NatsLink
+from .nats_link import Handler, NatsLink
 from .session import OBJECT_HEADER, Session
-from .streams import Layout, LogState, ensure_streams, message_headers, raise_epoch, read_log_state
+from .streams import Layout, raise_epoch, read_log_state
 
 __all__ = ["Bus", "BusConfig", "BusListener", "BusState", "Delivered", "LogConsumer", "Witness"]
 
 log = logging.getLogger("skerry.bus")
 
-RETRY_S_MAX = 3.0  # the link has to work within 15 s after the server is back: an attempt takes up to 5 s
-ENTER_S_MAX = 10.0  # streams verified, witness looked up
-LOOK_S = 5.0  # how soon a log that was replaced under a living connection is noticed, at the latest
-SERVER_VERSION_MIN = (2, 11)  # batched direct get
 FROM_HEADER = "Skerry-From"
 REASON_BYTES_MAX = 1024  # of a rejection, in a header
 ASK_QUIETS_MAX = 4  # a question to everybody ends after so many times its wait, even if answers go on
 
 JsonObject = dict[str, object]
-Witness = tuple[Version, DocId, Dot]
-
-
-@dataclass(frozen=True, slots=True)
-class BusConfig:
-    servers: tuple[str, ...]
-    namespace: str = "skerry"
-    name: str = ""
-    credentials: Path | None = None
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    shards: int | None = None
-    """None: as the log says; SHARDS_DEFAULT where it has to be made."""
-    replicas: int = 1
-    development: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BusState:
-    state: Literal["up", "down", "cut"]
-    reason: str
-    since_ms: int
-    """Unix milliseconds."""
 
 
 class BusListener(Protocol):
@@ -101,77 +70,57 @@ class Bus:
     """`start()`, then wait for `fatal` beside everything else: its exception is what no retry can mend."""
 
     def __init__(self, config: BusConfig, listener: BusListener) -> None:
-        assert config.servers, "no servers"
         self.config = config
         self.layout = Layout(config.namespace)
-        self.state = BusState("down", "not started", _now_ms())
         self.dropped_count = 0
         """Messages that were no messages of ours, or were not sent because the link was full."""
         self._listener = listener
-        self._options = LinkOptions(config.name, config.credentials, config.tls_ca, config.tls_cert, config.tls_key)
         self._id = secrets.token_hex(8)
-        self._writer = LogWriter(self._appended, self._suspicious)
-        self._session: Session | None = None
-        self._link: NatsLink | None = None
-        self._witness: Witness | None = None
-        self._epoch_known: int | None = None
+        self._keeper = LinkKeeper(config, self.layout, self._up, self._down)
+        self._writer = LogWriter(self._keeper.appended, self._keeper.look_now)
         self._wanted: dict[str, Handler] = {}
         self._followed: set[DocId] = set()
         self._follows_all = False
         self._sync_subjects: set[str] = set()
-        self._cut_until = 0.0
-        self._was_up = False
-        self._stopping = False
-        self._look_now = asyncio.Event()
-        self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._life: asyncio.Task[None] | None = None
-        self.fatal: asyncio.Future[None] | None = None
 
     # --- its life ----------------------------------------------------------------------------------------------------
     async def start(self) -> None:
         """Returns at once; `link_up` tells when there is a link."""
-        assert self._life is None, "start() twice"
-        loop = asyncio.get_running_loop()
-        self.fatal = loop.create_future()
-        self._life = loop.create_task(self._live())
+        self._keeper.start()
 
     async def stop(self, deadline_s: float = 5.0) -> None:
         """Wait for what is under way, at most so long, and end the link. The listener hears nothing more."""
-        self._stopping = True
         ends = time.monotonic() + deadline_s
-        if self._session is not None:
-            while self._busy() and time.monotonic() < ends:  # noqa: ASYNC110 - bounded, once in a process's life
-                await asyncio.sleep(0.01)
-            with contextlib.suppress(TimeoutError):
+        while self._busy() and time.monotonic() < ends:  # noqa: ASYNC110 - bounded, once in a process's life
+            await asyncio.sleep(0.01)
+        session = self._session
+        if session is not None:
+            with contextlib.suppress(TimeoutError, BusError):
                 async with asyncio.timeout(max(0.1, ends - time.monotonic())):
-                    if self._link is not None:
-                        await self._link.sent()
-                        with contextlib.suppress(BusError):  # the server has read everything before this
-                            await self._link.request("$JS.API.INFO", timeout_s=1.0)
-        life, self._life = self._life, None
-        for task in [*self._tasks, *([life] if life is not None else [])]:
+                    await session.link.sent()
+                    await session.link.request("$JS.API.INFO")  # answered: the server has read all before it
+        await self._keeper.stop()
+        for task in list(self._tasks):
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._writer.detach("stopped")
-        if self._link is not None:
-            self._link.abort("stopped")
-        self._session = None
-        if self.fatal is not None and not self.fatal.done():
-            self.fatal.cancel()
-        self.state = BusState("down", "stopped", _now_ms())
 
     def _busy(self) -> bool:
         return self._session is not None and bool(self._writer.under_way_count or self._tasks)
 
     def cut(self, seconds: float) -> None:
         """For demonstrations and tests: as if the cable were pulled for so long."""
-        self._cut_until = time.monotonic() + seconds
-        if self._link is not None:
-            self._link.abort(f"cut for {seconds:g} s")
-        else:
-            self._set_state("cut", f"cut for {seconds:g} s")
-        self._wake.set()
+        self._keeper.cut(seconds)
+
+    @property
+    def state(self) -> BusState:
+        return self._keeper.state
+
+    @property
+    def fatal(self) -> asyncio.Future[None] | None:
+        """From `start` on: its exception is StreamDiffers or BusRefused. Cancelled by `stop`."""
+        return self._keeper.fatal
 
     @property
     def epoch(self) -> int | None:
@@ -189,169 +138,34 @@ class Bus:
     @property
     def witness(self) -> Witness | None:
         """The newest entry this process knows to be in the log: to be kept on disk and given to the next process."""
-        return self._witness
+        return self._keeper.witness
 
     def set_witness(self, version: Version, doc: DocId, dot: Dot) -> None:
-        have = self._witness
-        if have is None or have[0].epoch != version.epoch or have[0].seq < version.seq:
-            self._witness = (version, doc, dot)
+        self._keeper.set_witness(version, doc, dot)
 
     def session(self) -> Session:
         """Raises BusUnreachable while the link is down."""
-        if self._session is None:
-            raise BusUnreachable(f"no link to NATS: {self.state.reason}")
-        return self._session
+        return self._keeper.session()
 
     async def new_epoch(self) -> int:
         """Tell everybody that the log's old count no longer holds. Raises BusError."""
         epoch = await raise_epoch(self.session().link, self.layout)
-        self._look_now.set()
+        self._keeper.look_now()
         return epoch
 
-    async def _live(self) -> None:
-        attempt = 0
-        while True:
-            await self._while_cut()
-            url = self.config.servers[attempt % len(self.config.servers)]
-            attempt += 1
-            link: NatsLink | None = None
-            try:
-                self._link = link = await NatsLink.open(url, self._options)
-                if time.monotonic() < self._cut_until:
-                    link.abort("cut")
-                    continue
-                async with asyncio.timeout(ENTER_S_MAX):
-                    state, intact = await self._enter(link)
-                attempt = 0
-                self._up(link, state, intact)
-                reason = await self._stay(link)
-                self._down(reason)
-            except (BusError, TimeoutError) as error:
-                if isinstance(error, StreamDiffers) or (isinstance(error, BusRefused) and not self._was_up):
-                    self._fail(error)
-                self._set_state("down", str(error) or "the server does not answer in time")
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # our own fault, but the link lives for ever
-                log.exception("bus_failed")
-                self._down(f"failed: {error}")
-                self._set_state("down", f"failed: {error}")
-            finally:
-                self._link = None
-                if link is not None:
-                    link.abort("given up")
-            with contextlib.suppress(TimeoutError):
-                self._wake.clear()
-                pause = min(RETRY_S_MAX, RETRY_MS_MIN / 1000 * 2 ** min(attempt, 6))
-                await asyncio.wait_for(self._wake.wait(), pause * random.uniform(0.5, 1))
+    @property
+    def _session(self) -> Session | None:
+        return self._keeper.current
 
-    async def _while_cut(self) -> None:
-        while (left := self._cut_until - time.monotonic()) > 0:
-            self._set_state("cut", self.state.reason if self.state.state == "cut" else f"cut for {left:.0f} s")
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), left)
-
-    async def _enter(self, link: NatsLink) -> tuple[LogState, bool]:
-        """Streams as they have to be; the log's state; is it the one we knew (Invariant 2)?"""
-        if link.server_version < SERVER_VERSION_MIN:
-            have, want = (".".join(map(str, version)) for version in (link.server_version, SERVER_VERSION_MIN))
-            raise BusRefused(f"nats-server {have} is too old; run {want} or newer")
-        config = self.config
-        state = await ensure_streams(
-            link, self.layout, shards=config.shards, replicas=config.replicas, development=config.development
-        )
-        return await self._judge(link, state)
-
-    async def _judge(self, link: NatsLink, state: LogState) -> tuple[LogState, bool]:
-        intact = self._epoch_known in (None, state.epoch)
-        if self._witness is not None:
-            version, doc, dot = self._witness
-            if version.epoch != state.epoch:
-                intact = False
-            elif not await self._still_there(link, state, version, doc, dot):
-                log.error("log_rolled_back epoch=%x seq=%d doc=%r", version.epoch, version.seq, doc)
-                epoch = await raise_epoch(link, self.layout)
-                state = LogState(epoch, state.shards, state.first_seq, state.last_seq, state.replicas)
-                intact = False
-        if not intact:
-            self._witness = None
-        return state, intact
-
-    async def _still_there(self, link: NatsLink, state: LogState, version: Version, doc: DocId, dot: Dot) -> bool:
-        if version.seq > state.last_seq:
-            return False
-        found = await message_headers(link, self.layout.changes, version.seq)
-        if found is None:
-            return False
-        subject, headers = found
-        wanted = self.layout.change(shard_of(doc, state.shards), doc)
-        return subject == wanted and headers.get("Skerry-Dot") == str(dot)
-
-    def _up(self, link: NatsLink, state: LogState, intact: bool) -> None:
-        session = Session(link, self.layout, state.epoch, state.shards, state.replicas)
+    def _up(self, session: Session, intact: bool) -> None:
         for subject, handler in self._wanted.items():
-            link.subscribe(subject, handler)
-        self._session = session
-        self._epoch_known = state.epoch
-        self._was_up = True
+            session.link.subscribe(subject, handler)
         self._writer.attach(session)
-        self._set_state("up", "")
-        _tell(lambda: self._listener.link_up(state.epoch, intact))
+        _tell(lambda: self._listener.link_up(session.epoch, intact))
 
     def _down(self, reason: str) -> None:
-        if self._session is None:
-            return
-        self._session = None
         self._writer.detach(reason)
-        self._set_state("cut" if time.monotonic() < self._cut_until else "down", reason)
         _tell(lambda: self._listener.link_down(reason))
-
-    async def _stay(self, link: NatsLink) -> str:
-        """Until the link ends: look every few seconds, or when something looks wrong, whether the log is the same."""
-        while True:
-            self._look_now.clear()
-            look = asyncio.ensure_future(self._look_now.wait())
-            try:
-                waits: list[asyncio.Future[object]] = [look, link.closed]  # type: ignore[list-item]
-                await asyncio.wait(waits, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                look.cancel()
-            if link.closed.done():
-                return link.closed.result()
-            try:
-                if await self._replaced(link):
-                    async with asyncio.timeout(ENTER_S_MAX):
-                        state, intact = await self._enter(link)
-                    self._down("the log was made anew")
-                    self._up(link, state, intact)
-            except (BusUnreachable, TimeoutError) as error:  # the heartbeat decides whether the link is dead
-                log.info("bus_look detail=%r", str(error))
-                await asyncio.sleep(0.2)
-
-    async def _replaced(self, link: NatsLink) -> bool:
-        state = await read_log_state(link, self.layout)
-        known = self._session
-        if state is None or known is None or state.epoch != known.epoch:
-            return True
-        return self._witness is not None and self._witness[0].seq > state.last_seq
-
-    def _appended(self, change: Change, version: Version) -> None:
-        self.set_witness(version, change.doc, change.dot)
-
-    def _suspicious(self) -> None:
-        self._look_now.set()
-
-    def _fail(self, error: BaseException) -> None:
-        if self.fatal is not None and not self.fatal.done():
-            self.fatal.set_exception(error)
-
-    def _set_state(self, state: Literal["up", "down", "cut"], reason: str) -> None:
-        if (self.state.state, self.state.reason) != (state, reason):
-            if self.state.state != state or state == "down":
-                log.info("link state=%s reason=%r", state, reason)
-            since = self.state.since_ms if self.state.state == state else _now_ms()
-            self.state = BusState(state, reason, since)
 
     # --- the log -----------------------------------------------------------------------------------------------------
     def publish(self, change: Change, done: Done) -> None:
@@ -547,9 +361,9 @@ class Bus:
         """Answer operators' questions; None: this one is for somebody else."""
 
         def asked(message: Msg) -> None:
-            question, link = _json_object(message.data), self._link
-            if question is not None and link is not None and message.reply:
-                self._spawn(answer(link, question, message.reply))
+            question, session = _json_object(message.data), self._session
+            if question is not None and session is not None and message.reply:
+                self._spawn(answer(session.link, question, message.reply))
 
         async def answer(link: NatsLink, question: JsonObject, reply: str) -> None:
             try:
@@ -589,7 +403,7 @@ class Bus:
 
     @contextlib.contextmanager
     def _dropping(self, message: Msg) -> Iterator[None]:
-        """Invariant 3."""
+        """Invariant 2."""
         try:
             yield
         except InvalidInput as error:
@@ -615,7 +429,3 @@ def _json_object(data: bytes) -> JsonObject | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

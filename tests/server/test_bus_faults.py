@@ -8,6 +8,9 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
+
+from server import link_keeper
 from server.bus import Bus, BusConfig
 from server.nats_server import NatsServer
 from server.streams import api
@@ -20,6 +23,12 @@ from .ear import Ear, change, published, running, until, up
 Make = Callable[[], NatsServer]
 BACK_S_MAX = 15.0
 """From the server's return to a working link."""
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every half second instead of every five, whether the log was replaced."""
+    monkeypatch.setattr(link_keeper, "LOOK_S", 0.5)
 
 
 def test_a_frozen_server_costs_the_link_and_its_return_brings_it_back(make_nats: Make, namespace: str) -> None:
@@ -47,8 +56,8 @@ def test_a_frozen_server_costs_the_link_and_its_return_brings_it_back(make_nats:
     asyncio.run(run())
 
 
-def test_a_black_hole_is_noticed_and_left_with_unsent_bytes(nats: NatsServer, namespace: str) -> None:
-    async def run() -> None:
+def test_a_black_hole_is_noticed_and_left_also_with_unsent_bytes(nats: NatsServer, namespace: str) -> None:
+    async def both_ways() -> None:
         ear, outcomes = Ear(), list[object]()
         async with (
             Proxy("127.0.0.1", nats.port) as proxy,
@@ -67,12 +76,8 @@ def test_a_black_hole_is_noticed_and_left_with_unsent_bytes(nats: NatsServer, na
             await published(bus, change("doc1", 1, b"x" * 800_000))
             assert len(ear.links) == 3
 
-    asyncio.run(run())
-
-
-def test_a_hole_on_the_way_back_only_is_noticed_too(nats: NatsServer, namespace: str) -> None:
-    async def run() -> None:
-        async with Proxy("127.0.0.1", nats.port) as proxy, running(proxy.url, namespace) as bus:
+    async def only_the_way_back() -> None:
+        async with Proxy("127.0.0.1", nats.port) as proxy, running(proxy.url, f"{namespace}-2") as bus:
             proxy.swallow(up=False)
 
             await until(lambda: bus.state.state == "down", seconds=10)
@@ -80,6 +85,9 @@ def test_a_hole_on_the_way_back_only_is_noticed_too(nats: NatsServer, namespace:
 
             await up(bus, BACK_S_MAX)
             await published(bus, change("a", 1))
+
+    async def run() -> None:
+        await asyncio.gather(both_ways(), only_the_way_back())
 
     asyncio.run(run())
 
@@ -133,6 +141,7 @@ def test_a_server_that_was_killed_and_restarted_has_the_same_log(make_nats: Make
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_a_stream_lost_under_a_living_connection_is_made_anew_and_is_another_epoch(
     nats: NatsServer, namespace: str
 ) -> None:
@@ -178,6 +187,7 @@ def test_a_stream_replaced_between_two_looks_does_not_acknowledge_into_the_old_e
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_an_epoch_raised_by_another_node_is_noticed(nats: NatsServer, namespace: str) -> None:
     async def run() -> None:
         ear = Ear()
@@ -284,6 +294,7 @@ def test_a_wiped_server_is_another_epoch(make_nats: Make, namespace: str) -> Non
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_a_consumer_goes_on_after_its_stream_was_replaced(nats: NatsServer, namespace: str) -> None:
     async def run() -> None:
         ear = Ear()

@@ -57,8 +57,10 @@ def test_a_node_takes_what_is_free_and_hands_it_over_when_it_stops(nats: NatsSer
     asyncio.run(run())
 
 
-def test_a_lease_is_renewed_beyond_its_time_and_only_one_node_has_it(nats: NatsServer, namespace: str) -> None:
-    async def run() -> None:
+def test_a_lease_lasts_while_it_is_renewed_and_a_cut_off_leader_loses_it_first_by_its_own_clock(
+    nats: NatsServer, namespace: str
+) -> None:
+    async def renewed() -> None:
         async with running(nats.url, namespace, shards=2) as one, running(nats.url, namespace) as two:
             watches = [Watch(), Watch()]
             leases = [lease_of(one, watches[0], "ada"), lease_of(two, watches[1], "ben")]
@@ -77,12 +79,8 @@ def test_a_lease_is_renewed_beyond_its_time_and_only_one_node_has_it(nats: NatsS
             for lease in leases:
                 await lease.stop()
 
-    asyncio.run(run())
-
-
-def test_a_cut_off_leader_loses_by_its_own_clock_before_another_takes_over(nats: NatsServer, namespace: str) -> None:
-    async def run() -> None:
-        async with running(nats.url, namespace, shards=1) as one, running(nats.url, namespace) as two:
+    async def cut_off() -> None:
+        async with running(nats.url, f"{namespace}-2", shards=1) as one, running(nats.url, f"{namespace}-2") as two:
             ada, ben = Watch(), Watch()
             first, second = lease_of(one, ada, "ada"), lease_of(two, ben, "ben")
             await first.start()
@@ -101,6 +99,9 @@ def test_a_cut_off_leader_loses_by_its_own_clock_before_another_takes_over(nats:
                 await first.owners()
             await first.stop()
             await second.stop()
+
+    async def run() -> None:
+        await asyncio.gather(renewed(), cut_off())
 
     asyncio.run(run())
 

@@ -1,0 +1,286 @@
+"""Keeps one link to NATS for ever: connects, verifies, judges whether the log is the one it was, and starts again.
+
+Room: when there is a session, and whether its log is intact. What travels over it is `server.bus`.
+
+1. `up` and `down` are told in turn, `up` with the session that holds until the next `down`.
+2. `intact` is true only where the log is the one this process knew, and the newest entry it knew of is still there.
+3. Being unreachable is a state. Only what no retry can mend (streams of another shape, credentials that are refused at
+   the very first connection) becomes the exception of `fatal`; it goes on trying all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sync.change import Change
+from sync.errors import BusError, BusRefused, BusUnreachable, StreamDiffers
+from sync.ids import DocId, Dot, Version, shard_of
+from sync.limits import RETRY_MS_MIN
+
+from .nats_link import LinkOptions, NatsLink
+from .session import Session
+from .streams import Layout, LogState, ensure_streams, message_headers, raise_epoch, read_log_state
+
+__all__ = ["BusConfig", "BusState", "LinkKeeper", "Witness"]
+
+log = logging.getLogger("skerry.bus")
+
+RETRY_S_MAX = 3.0  # the link has to work within 15 s after the server is back: an attempt takes up to 5 s
+ENTER_S_MAX = 10.0  # streams verified, witness looked up
+LOOK_S = 5.0  # how soon a log that was replaced under a living connection is noticed, at the latest
+SERVER_VERSION_MIN = (2, 11)  # batched direct get
+
+Witness = tuple[Version, DocId, Dot]
+"""An entry of the log that this process knows of."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusConfig:
+    servers: tuple[str, ...]
+    namespace: str = "skerry"
+    name: str = ""
+    credentials: Path | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    shards: int | None = None
+    """None: as the log says; SHARDS_DEFAULT where it has to be made."""
+    replicas: int = 1
+    development: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BusState:
+    state: Literal["up", "down", "cut"]
+    reason: str
+    since_ms: int
+    """Unix milliseconds."""
+
+
+class LinkKeeper:
+    """`up(session, intact)` and `down(reason)` are called on the event loop and do not raise."""
+
+    def __init__(
+        self,
+        config: BusConfig,
+        layout: Layout,
+        up: Callable[[Session, bool], None],
+        down: Callable[[str], None],
+    ) -> None:
+        assert config.servers, "no servers"
+        self.state = BusState("down", "not started", _now_ms())
+        self.fatal: asyncio.Future[None] | None = None
+        self._config = config
+        self._layout = layout
+        self._tell_up = up
+        self._tell_down = down
+        self._options = LinkOptions(config.name, config.credentials, config.tls_ca, config.tls_cert, config.tls_key)
+        self._link: NatsLink | None = None
+        self._session: Session | None = None
+        self._witness: Witness | None = None
+        self._epoch_known: int | None = None
+        self._was_up = False
+        self._cut_until = 0.0
+        self._look_now = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._life: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        assert self._life is None, "start() twice"
+        loop = asyncio.get_running_loop()
+        self.fatal = loop.create_future()
+        self._life = loop.create_task(self._live())
+
+    async def stop(self) -> None:
+        """At once. Nothing is told any more."""
+        life, self._life = self._life, None
+        if life is not None:
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+        if self._link is not None:
+            self._link.abort("stopped")
+        self._link = self._session = None
+        if self.fatal is not None and not self.fatal.done():
+            self.fatal.cancel()
+        self.state = BusState("down", "stopped", _now_ms())
+
+    def cut(self, seconds: float) -> None:
+        self._cut_until = time.monotonic() + seconds
+        if self._link is not None:
+            self._link.abort(f"cut for {seconds:g} s")
+        else:
+            self._set_state("cut", f"cut for {seconds:g} s")
+        self._wake.set()
+
+    def look_now(self) -> None:
+        """Something looks as if the log had been replaced."""
+        self._look_now.set()
+
+    @property
+    def current(self) -> Session | None:
+        return self._session
+
+    @property
+    def witness(self) -> Witness | None:
+        """The newest entry this process knows to be in the log: to be kept on disk and given to the next process."""
+        return self._witness
+
+    def set_witness(self, version: Version, doc: DocId, dot: Dot) -> None:
+        have = self._witness
+        if have is None or have[0].epoch != version.epoch or have[0].seq < version.seq:
+            self._witness = (version, doc, dot)
+
+    def session(self) -> Session:
+        """Raises BusUnreachable while the link is down."""
+        if self._session is None:
+            raise BusUnreachable(f"no link to NATS: {self.state.reason}")
+        return self._session
+
+    def appended(self, change: Change, version: Version) -> None:
+        self.set_witness(version, change.doc, change.dot)
+
+    async def _live(self) -> None:
+        attempt = 0
+        while True:
+            await self._while_cut()
+            url = self._config.servers[attempt % len(self._config.servers)]
+            attempt += 1
+            link: NatsLink | None = None
+            try:
+                self._link = link = await NatsLink.open(url, self._options)
+                if time.monotonic() < self._cut_until:
+                    link.abort("cut")
+                    continue
+                async with asyncio.timeout(ENTER_S_MAX):
+                    state, intact = await self._enter(link)
+                attempt = 0
+                self._up(link, state, intact)
+                reason = await self._stay(link)
+                self._down(reason)
+            except (BusError, TimeoutError) as error:
+                if isinstance(error, StreamDiffers) or (isinstance(error, BusRefused) and not self._was_up):
+                    self._fail(error)
+                self._set_state("down", str(error) or "the server does not answer in time")
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # our own fault, but the link lives for ever
+                log.exception("bus_failed")
+                self._down(f"failed: {error}")
+                self._set_state("down", f"failed: {error}")
+            finally:
+                self._link = None
+                if link is not None:
+                    link.abort("given up")
+            with contextlib.suppress(TimeoutError):
+                self._wake.clear()
+                pause = min(RETRY_S_MAX, RETRY_MS_MIN / 1000 * 2 ** min(attempt, 6))
+                await asyncio.wait_for(self._wake.wait(), pause * random.uniform(0.5, 1))
+
+    async def _while_cut(self) -> None:
+        while (left := self._cut_until - time.monotonic()) > 0:
+            self._set_state("cut", self.state.reason if self.state.state == "cut" else f"cut for {left:.0f} s")
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), left)
+
+    async def _enter(self, link: NatsLink) -> tuple[LogState, bool]:
+        """Streams as they have to be; the log's state; is it the one we knew (Invariant 2)?"""
+        if link.server_version < SERVER_VERSION_MIN:
+            have, want = (".".join(map(str, version)) for version in (link.server_version, SERVER_VERSION_MIN))
+            raise BusRefused(f"nats-server {have} is too old; run {want} or newer")
+        config = self._config
+        state = await ensure_streams(
+            link, self._layout, shards=config.shards, replicas=config.replicas, development=config.development
+        )
+        return await self._judge(link, state)
+
+    async def _judge(self, link: NatsLink, state: LogState) -> tuple[LogState, bool]:
+        intact = self._epoch_known in (None, state.epoch)
+        if self._witness is not None:
+            version, doc, dot = self._witness
+            if version.epoch != state.epoch:
+                intact = False
+            elif not await self._still_there(link, state, version, doc, dot):
+                log.error("log_rolled_back epoch=%x seq=%d doc=%r", version.epoch, version.seq, doc)
+                epoch = await raise_epoch(link, self._layout)
+                state = replace(state, epoch=epoch)
+                intact = False
+        if not intact:
+            self._witness = None
+        return state, intact
+
+    async def _still_there(self, link: NatsLink, state: LogState, version: Version, doc: DocId, dot: Dot) -> bool:
+        if version.seq > state.last_seq:
+            return False
+        found = await message_headers(link, self._layout.changes, version.seq)
+        if found is None:
+            return False
+        subject, headers = found
+        wanted = self._layout.change(shard_of(doc, state.shards), doc)
+        return subject == wanted and headers.get("Skerry-Dot") == str(dot)
+
+    def _up(self, link: NatsLink, state: LogState, intact: bool) -> None:
+        self._session = session = Session(link, self._layout, state.epoch, state.shards, state.replicas)
+        self._epoch_known = state.epoch
+        self._was_up = True
+        self._set_state("up", "")
+        self._tell_up(session, intact)
+
+    def _down(self, reason: str) -> None:
+        if self._session is None:
+            return
+        self._session = None
+        self._set_state("cut" if time.monotonic() < self._cut_until else "down", reason)
+        self._tell_down(reason)
+
+    async def _stay(self, link: NatsLink) -> str:
+        """Until the link ends: look every few seconds, or when something looks wrong, whether the log is the same."""
+        while True:
+            self._look_now.clear()
+            look = asyncio.ensure_future(self._look_now.wait())
+            try:
+                waits: list[asyncio.Future[Any]] = [look, link.closed]
+                await asyncio.wait(waits, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                look.cancel()
+            if link.closed.done():
+                return link.closed.result()
+            try:
+                if await self._replaced(link):
+                    async with asyncio.timeout(ENTER_S_MAX):
+                        state, intact = await self._enter(link)
+                    self._down("the log was made anew")
+                    self._up(link, state, intact)
+            except (BusUnreachable, TimeoutError) as error:  # the heartbeat decides whether the link is dead
+                log.info("bus_look detail=%r", str(error))
+                await asyncio.sleep(0.2)
+
+    async def _replaced(self, link: NatsLink) -> bool:
+        state = await read_log_state(link, self._layout)
+        known = self._session
+        if state is None or known is None or state.epoch != known.epoch:
+            return True
+        return self._witness is not None and self._witness[0].seq > state.last_seq
+
+    def _fail(self, error: BaseException) -> None:
+        if self.fatal is not None and not self.fatal.done():
+            self.fatal.set_exception(error)
+
+    def _set_state(self, state: Literal["up", "down", "cut"], reason: str) -> None:
+        if (self.state.state, self.state.reason) != (state, reason):
+            if self.state.state != state or state == "down":
+                log.info("link state=%s reason=%r", state, reason)
+            since = self.state.since_ms if self.state.state == state else _now_ms()
+            self.state = BusState(state, reason, since)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
