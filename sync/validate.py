@@ -18,13 +18,11 @@ content, 0x80 left origin, 0x40 right origin, 0x20 key), ids, without origins pa
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from dataclasses import dataclass
 from typing import Final
 
 from .errors import InvalidUpdate
+from .json_text import check_json
 from .limits import (
     AWARENESS_ENTRIES_MAX,
     AWARENESS_STATE_BYTES_MAX,
@@ -418,49 +416,11 @@ def _json(b: bytes, i: int) -> int:
     return j
 
 
-_JSON_PART: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
-
-
 def _check_json(text: str, i: int, *, narrow: bool) -> None:
-    """`narrow`: as Yrs reads it, which refuses a whole update over JSON that JavaScript takes.
-
-    Namely numbers that overflow a double, integers from 2^63 to 2^64, and half a surrogate pair written as an escape
-    (`tests/sync/hostile.py` has one of each). Its 127 levels are above our own limit.
-    """
-    if text.count("[") + text.count("{") > UPDATE_DEPTH_MAX:
-        depth = 0
-        for part in _JSON_PART.finditer(text):
-            depth += 1 if part[0] in "[{" else -1 if part[0] in "]}" else 0
-            if depth > UPDATE_DEPTH_MAX:
-                raise _refused(i, f"JSON nested deeper than {UPDATE_DEPTH_MAX}")
     try:
-        if not narrow:
-            json.loads(text, parse_int=float, parse_constant=_no_number)
-            return
-        value = json.loads(text, parse_int=_json_int, parse_float=_json_float, parse_constant=_no_number)
-        if "\\u" in text:  # the bytes were UTF-8: only an escape can be a lone surrogate
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError):
-        raise _refused(i, "not JSON, or not as Yrs reads it") from None
-
-
-def _json_int(digits: str) -> int:
-    if len(digits) > 20:
-        _json_float(digits)
-    elif 2**63 <= int(digits) < 2**64:
-        _no_number(digits)
-    return 0
-
-
-def _json_float(digits: str) -> float:
-    value = float(digits)
-    if math.isinf(value):
-        _no_number(digits)
-    return value
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(text)
+        check_json(text, UPDATE_DEPTH_MAX, narrow=narrow)
+    except ValueError:
+        raise _refused(i, f"not JSON as Yrs reads it, at most {UPDATE_DEPTH_MAX} levels") from None
 
 
 def _refused(i: int, reason: str) -> InvalidUpdate:
