@@ -168,7 +168,9 @@ class LinkKeeper:
             except (BusError, TimeoutError) as error:
                 if isinstance(error, StreamDiffers) or (isinstance(error, BusRefused) and not self._was_up):
                     self._fail(error)
-                self._set_state("down", str(error) or "the server does not answer in time")
+                why = str(error) or "the server does not answer in time"
+                self._down(why)
+                self._set_state("down", why)
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # our own fault, but the link lives for ever

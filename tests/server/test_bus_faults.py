@@ -15,6 +15,7 @@ from server.bus import Bus, BusConfig
 from server.nats_server import NatsServer
 from server.streams import api
 from sync.change import Logged
+from sync.errors import StreamDiffers
 from sync.ids import DocId
 from tests.proxy import Proxy
 
@@ -92,15 +93,18 @@ def test_a_black_hole_is_noticed_and_left_also_with_unsent_bytes(nats: NatsServe
     asyncio.run(run())
 
 
-def test_a_slow_link_is_no_dead_link(nats: NatsServer, namespace: str) -> None:
+def test_a_slow_line_is_no_dead_line_and_nothing_is_sent_twice_over_it(nats: NatsServer, namespace: str) -> None:
     async def run() -> None:
         ear = Ear()
         async with Proxy("127.0.0.1", nats.port) as proxy, running(proxy.url, namespace, ear=ear) as bus:
-            proxy.delay_s = 0.4
+            proxy.delay_s = 0.06  # a megabyte a second
+            started = asyncio.get_running_loop().time()
+            changes = [change(f"doc{seq}", 1, b"x" * 800_000) for seq in range(1, 11)]
 
-            versions = await published(bus, *(change("a", seq) for seq in range(1, 100)))
+            versions = await published(bus, *changes)
 
-            assert len(versions) == 99
+            assert asyncio.get_running_loop().time() - started > 6  # longer than the heartbeat's and a publish's limit
+            assert [version.seq for version in versions] == list(range(1, 11))
             assert len(ear.links) == 1
 
     asyncio.run(run())
@@ -183,6 +187,33 @@ def test_a_stream_replaced_between_two_looks_does_not_acknowledge_into_the_old_e
 
             assert "went back" in str(done[0])
             assert time.monotonic() - asked < 2  # not at the next regular look
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_a_stream_of_another_shape_under_a_living_connection_takes_the_link_down_until_it_is_mended(
+    nats: NatsServer, namespace: str
+) -> None:
+    async def run() -> None:
+        ear = Ear()
+        async with running(nats.url, namespace, ear=ear) as bus:
+            async with running(nats.url, f"{namespace}-2") as other:
+                name = bus.layout.changes
+                config = (await api(other.session().link, f"STREAM.INFO.{name}"))["config"]
+                assert isinstance(config, dict)
+                await api(other.session().link, f"STREAM.DELETE.{name}")
+                await api(other.session().link, f"STREAM.CREATE.{name}", {**config, "discard": "old"})
+
+                await until(lambda: len(ear.links) == 2, seconds=8)
+                assert "discard" in str(ear.links[1])
+                assert bus.fatal is not None
+                assert isinstance(bus.fatal.exception(), StreamDiffers)
+
+                await api(other.session().link, f"STREAM.UPDATE.{name}", config)
+                await up(bus)
+            assert ear.links[2] == (bus.epoch, False)
+            await published(bus, change("a", 1))
 
     asyncio.run(run())
 
