@@ -1,0 +1,214 @@
+"""A client in Python on a real socket: pycrdt behind the frames of `sync.wire`, as somebody's own program would do it.
+
+Room: one document at one edge. A thread reads the socket and only queues; the test's own thread takes what came
+(`pump`, which every method calls that looks). `acknowledged` is a second replica that holds nothing but what the edge
+has sent back: an update of its own is in there when the edge has echoed it, after its commit (law 2).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from urllib.parse import quote
+
+import pycrdt
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from sync import wire
+from sync.document import Document, byte_offset
+from sync.limits import FRAME_BYTES_MAX
+from sync.validate import check_update
+from tests.processes import Node, wait_for
+
+__all__ = ["Peer", "holds"]
+
+AGAIN_S = 0.1  # between two attempts to connect
+OPEN_S_MAX = 5.0
+PAUSE_S = 0.02
+
+
+class Peer:
+    """`with Peer(edge, "notes/plan") as ada:`. It connects again by itself until it is closed."""
+
+    def __init__(self, edge: Node, doc: str, *, client_id: int | None = None) -> None:
+        self.edge = edge
+        self.doc = doc
+        self.crdt: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=client_id) if client_id is not None else pycrdt.Doc()
+        self.text = self.crdt.get("text", type=pycrdt.Text)
+        self.acknowledged = Document()
+        self.echoed_clock = 0
+        """Of this client's own operations: as far as the edge has echoed them one after the other, after its commit."""
+        self.synced = False
+        """An answer to this connection's question has come."""
+        self.synced_length: int | None = None
+        """Characters of the text when the first answer had been taken in."""
+        self.awareness: list[bytes] = []
+        self.closes: list[tuple[int, str]] = []
+        self._socket: ClientConnection | None = None
+        self._came: queue.SimpleQueue[tuple[ClientConnection, bytes | None]] = queue.SimpleQueue()
+        self._ending = threading.Event()
+        self._local = False
+        self._observer = self.crdt.observe(self._observed)
+        self._reader = threading.Thread(target=self._read, name=f"peer {doc}", daemon=True)
+        self._reader.start()
+
+    # --- life --------------------------------------------------------------------------------------------------------
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._ending.set()
+        if (socket := self._socket) is not None:
+            socket.close()
+        self._reader.join(OPEN_S_MAX + 5)
+        assert not self._reader.is_alive(), f"the reader of {self.doc!r} does not end"
+        self.crdt.unobserve(self._observer)
+
+    def _read(self) -> None:
+        while not self._ending.is_set():
+            try:
+                with connect(
+                    f"{self.edge.ws}/{quote(self.doc, safe='/')}",
+                    max_size=4 * FRAME_BYTES_MAX,
+                    open_timeout=OPEN_S_MAX,
+                    compression=None,
+                ) as socket:
+                    if self._ending.is_set():
+                        return
+                    self._socket = socket
+                    self._came.put((socket, None))
+                    for frame in socket:
+                        assert isinstance(frame, bytes), "a text frame from an edge"
+                        self._came.put((socket, frame))
+            except ConnectionClosed:
+                pass
+            except (OSError, WebSocketException):
+                self._ending.wait(AGAIN_S)
+            if (ended := self._socket) is not None:
+                self._socket = None
+                self.closes.append((ended.close_code or 1006, ended.close_reason or ""))
+                self._ending.wait(AGAIN_S)
+
+    # --- what comes --------------------------------------------------------------------------------------------------
+    def pump(self, wait_s: float = 0.0) -> None:
+        """Take in everything that came; wait at most `wait_s` for the first of it."""
+        ends = time.monotonic() + wait_s
+        while True:
+            try:
+                socket, frame = self._came.get(timeout=max(0.0, ends - time.monotonic()))
+            except queue.Empty:
+                return
+            ends = 0.0
+            if frame is None:
+                self.synced = False
+                # What is acknowledged, not what is here: the answer fills exactly the gaps of `acknowledged`.
+                self._send_on(socket, wire.SyncStep1(self.acknowledged.state_vector()))
+            else:
+                self._take(socket, wire.decode_frame(frame))
+
+    def _take(self, socket: ClientConnection, message: wire.Message) -> None:
+        match message:
+            case wire.SyncStep1(state_vector):
+                self._send_on(socket, wire.SyncStep2(self.crdt.get_update(state_vector)))
+            case wire.SyncStep2(update):
+                self._apply(update)
+                self.synced = True
+                if self.synced_length is None:
+                    self.synced_length = len(str(self.text))
+            case wire.Update(update):
+                self._apply(update)
+                for client, first, following in check_update(update).brings:
+                    if client == self.crdt.client_id and first <= self.echoed_clock:
+                        self.echoed_clock = max(self.echoed_clock, following)
+            case wire.AwarenessUpdate(payload):
+                self.awareness.append(payload)
+            case other:
+                raise AssertionError(f"not expected from an edge: {other}")
+
+    def _apply(self, update: bytes) -> None:
+        self.crdt.apply_update(update)
+        self.acknowledged.apply(update)
+
+    # --- what goes ---------------------------------------------------------------------------------------------------
+    def edit(self, change: Callable[[pycrdt.Text], None]) -> None:
+        """One transaction on the text, sent at once; without a connection it goes with the next handshake."""
+        self.pump()
+        self._local = True
+        try:
+            with self.crdt.transaction():
+                change(self.text)
+        finally:
+            self._local = False
+
+    def insert(self, index: int, text: str) -> None:
+        """`index` in characters (code points)."""
+        at = byte_offset(str(self.text), index)
+        self.edit(lambda own: own.insert(at, text))
+
+    def append(self, text: str) -> None:
+        self.edit(lambda own: own.insert(len(own), text))
+
+    def send(self, frame: bytes) -> None:
+        """Bytes as they are. Raises OSError where there is no connection."""
+        socket = self._socket
+        if socket is None:
+            raise ConnectionError("not connected")
+        socket.send(frame)
+
+    def _observed(self, event: pycrdt.TransactionEvent) -> None:
+        if self._local and (socket := self._socket) is not None:
+            self._send_on(socket, wire.Update(event.update))
+
+    def _send_on(self, socket: ClientConnection, message: wire.Message) -> None:
+        try:
+            socket.send(wire.encode(message))
+        except ConnectionClosed:
+            return  # the next handshake brings it
+
+    # --- what is seen ------------------------------------------------------------------------------------------------
+    @property
+    def clock(self) -> int:
+        """How many operations this client has made."""
+        return Document(self.crdt.get_update()).clocks().get(self.crdt.client_id, 0)
+
+    def read(self) -> str:
+        self.pump()
+        return str(self.text)
+
+    def wait(self, condition: Callable[[], bool], deadline_s: float, what: str) -> None:
+        def pumped() -> bool:
+            self.pump(PAUSE_S)
+            return condition()
+
+        wait_for(pumped, deadline_s, lambda: f"{what} (at {self.edge}, closes {self.closes})\n{self.edge.last_lines()}")
+
+    def wait_synced(self, deadline_s: float = 20.0) -> None:
+        self.wait(lambda: self.synced, deadline_s, f"{self.doc!r} is synced")
+
+    def wait_text(self, text: str, deadline_s: float = 20.0) -> None:
+        self.wait(lambda: str(self.text) == text, deadline_s, f"{self.doc!r} reads {text[:80]!r}")
+
+    def wait_acknowledged(self, deadline_s: float = 20.0) -> None:
+        """Everything that is here has come back from the edge."""
+        self.wait(
+            lambda: self.acknowledged.digest() == Document(self.crdt.get_update()).digest(),
+            deadline_s,
+            f"all of {self.doc!r} is acknowledged",
+        )
+
+
+def holds(state: bytes, part: bytes) -> bool:
+    """Whether a document with `state` has everything of `part`, deletions included."""
+    whole = Document(state)
+    before = whole.digest()
+    whole.apply(part)
+    return whole.digest() == before
