@@ -1,0 +1,359 @@
+"""An edge as a process: the machine (`sync.edge`) with its disk, its clients, its link and its clock.
+
+Room: what `server.edge` does, in simulated time. The machine decides; here things take time and get lost, and every
+effect is held against what must be true of it:
+
+1. Only what this disk has committed is published.
+2. A writer sees its own update only when this disk holds it (law 2).
+3. Nothing that an operator would be called for happens to people who do no wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sync.change import Beacon, Merged, RepairAsk, SyncAnswer
+from sync.edge import Edge, EdgeSettings
+from sync.headers import encode_sync_ask
+from sync.ids import ConnId, DocId, Dot, Origin, Version
+from sync.limits import LOAD_MS_MAX, SYNC_MS_MAX
+from sync.step import (
+    AskSync,
+    Close,
+    Commit,
+    EdgeEffect,
+    Follow,
+    ListDocuments,
+    Load,
+    LoadLogged,
+    PresenceOut,
+    Publish,
+    ReadOutbox,
+    Report,
+    Send,
+    Step,
+    Unfollow,
+)
+from sync.wire import Update, decode_frame
+
+from .contents import Contents, shape_of
+from .disk import Disk, Violation
+from .schedule import Action
+from .uplink import Owner, Uplink, Witness
+
+if TYPE_CHECKING:
+    from .editors import Conn
+    from .world import World
+
+__all__ = ["EdgeNode"]
+
+ALARMS = (
+    "answer_refused",
+    "change_rejected",
+    "compaction_refused",
+    "document_rebuilt",
+    "document_unreadable",
+    "log_unreadable",
+    "merged_refused",
+    "update_refused",
+)
+"""Reports that honest editors must never cause."""
+
+WALL_MS = 1_700_000_000_000
+
+
+class EdgeNode:
+    def __init__(self, world: World, name: str, pins: tuple[str, ...]) -> None:
+        self.world = world
+        self.name = name
+        self.pins = pins
+        self.disk = Disk(name, world.schedule, world.rng)
+        self.edge: Edge | None = None
+        self.run = 0
+        self.conns: dict[ConnId, Conn] = {}
+        self.follows: set[DocId] = set()
+        self._flushing = False
+        self._commits = 0
+        self._stored_witness: Witness | None = None
+        self._known_witness: Witness | None = None
+        """What an earlier process knew, until the log was found to be another one."""
+        self.uplink = Uplink(
+            world,
+            name,
+            Owner(self._linked, self._unlinked, self._witness, self._published, self._publish_failed),
+        )
+
+    # --- the process -------------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        assert self.edge is None
+        self.run += 1
+        self.edge = Edge(EdgeSettings(self.name, Origin(self.world.rng.getrandbits(53)), self.pins))
+        self._commits = 0
+        self._flushing = False
+        self._stored_witness = _witness_of(self.disk.image.store.get_meta("witness"))
+        self._known_witness = self._stored_witness
+        self.world.note(self.name, f"starts, origin {self.edge.settings.origin:x}")
+        self.uplink.epoch = 0
+        self.uplink.boot()
+        self._tick(self.run)
+
+    def kill(self) -> None:
+        """SIGKILL: memory is gone, connections break."""
+        if self.edge is None:
+            return
+        self.world.note(self.name, "killed")
+        self.run += 1
+        self.edge = None
+        self.disk.crash()
+        self.uplink.halt()
+        self.follows.clear()
+        conns, self.conns = self.conns, {}
+        for conn in conns.values():
+            conn.broken()
+
+    def _tick(self, run: int) -> None:
+        if run != self.run or self.edge is None:
+            return
+        self._do(self.edge.tick(self.world.now_ms))
+        self.world.after(100, lambda: self._tick(run))
+
+    # --- clients -----------------------------------------------------------------------------------------------------
+    def accept(self, conn: Conn) -> None:
+        assert self.edge is not None
+        self.conns[conn.id] = conn
+        self._do(self.edge.opened(conn.id, conn.doc, self.world.now_ms))
+
+    def frame(self, conn: Conn, frame: bytes) -> None:
+        if self.edge is not None and conn.id in self.conns:
+            self._do(self.edge.received(conn.id, frame, self.world.now_ms))
+
+    def hung_up(self, conn: Conn) -> None:
+        if self.edge is not None and self.conns.pop(conn.id, None) is not None:
+            self._do(self.edge.closed(conn.id, self.world.now_ms))
+
+    # --- effects -----------------------------------------------------------------------------------------------------
+    def _do(self, step: Step[EdgeEffect]) -> None:
+        for effect in step.now:
+            self._effect(effect)
+        if step.commit is not None:
+            self.store(step.commit)
+        edge = self.edge
+        if edge is not None:
+            if edge.wants_flush and not self._flushing:
+                self._flushing = True
+                self._later(self.world.rng.choice((0, 0, 1, 5)), self._flush)
+            elif edge.witness is not None:
+                self._keep_witness(edge)
+
+    def _later(self, delay_ms: int, action: Action) -> None:
+        """Unless the process has died by then."""
+        run = self.run
+        self.world.after(delay_ms, lambda: action() if run == self.run else None)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self.edge is not None:
+            self._do(self.edge.flush(self.world.now_ms, WALL_MS + self.world.now_ms))
+
+    def store(self, commit: Commit) -> None:
+        self._commits += 1
+        self.disk.commit(
+            commit.writes,
+            lambda: self.committed(commit),
+            lambda reason: self._commit_failed(commit, reason),
+        )
+
+    def committed(self, commit: Commit) -> None:
+        assert self.edge is not None
+        self._commits -= 1
+        self.world.note(self.name, f"committed {commit.ticket}: {len(commit.writes)} writes")
+        self.world.truth.committed(commit.writes)
+        self._do(self.edge.committed(commit.ticket, self.world.now_ms))
+
+    def _commit_failed(self, commit: Commit, reason: str) -> None:
+        assert self.edge is not None
+        self._commits -= 1
+        self.world.note(self.name, f"commit {commit.ticket} failed")
+        self._do(self.edge.commit_failed(commit.ticket, self.world.now_ms, reason))
+
+    def _keep_witness(self, edge: Edge) -> None:
+        """On disk whenever nothing that it vouches for is on its way there."""
+        witness = edge.witness
+        if witness != self._stored_witness and witness is not None and not edge.sweeping and not self._commits:
+            self._stored_witness = witness
+            version, doc, dot = witness
+            text = f"{version.epoch} {version.seq} {dot.origin} {dot.seq} {doc}"
+            self.disk.submit(lambda: self.disk.image.store.set_meta("witness", text), lambda: None)
+
+    def _effect(self, effect: EdgeEffect) -> None:
+        match effect:
+            case Send(conns, frame):
+                self._send(conns, frame)
+            case Close(conn, code, reason):
+                self.world.note(self.name, f"closes {conn}: {code} {reason}")
+                if not self.disk.full:
+                    self.world.alarm(f"{self.name} closed an honest client: {code} {reason}")
+                found = self.conns.pop(conn, None)
+                if found is not None:
+                    found.broken()
+            case Load(doc):
+                self._load(doc)
+            case Publish(change):
+                key = (change.doc, change.dot)
+                if key not in self.disk.image.dots:
+                    raise Violation(f"{self.name}: {change.doc}: {change.dot} is published before it is on the disk")
+                self.world.note(self.name, f"publishes {change.doc} {change.dot}, {len(change.update)} bytes")
+                self.uplink.publish(change)
+            case AskSync(ask):
+                self.world.note(self.name, f"asks for {ask.doc} from {ask.version}")
+                headers, payload = encode_sync_ask(ask)
+                failed = self.uplink.in_session(lambda: self._sync_failed(ask.doc, ask.ask))
+                self.world.bus.ask(self, headers, payload, failed)
+                self.world.after(SYNC_MS_MAX, failed)
+            case ReadOutbox(read, after, count_max, bytes_max):
+                self._read_outbox(read, after, min(count_max, self.world.page_max), bytes_max)
+            case ListDocuments(in_log):
+                self._list(in_log)
+            case Follow(doc):
+                self.follows.add(doc)
+            case Unfollow(doc):
+                self.follows.discard(doc)
+            case LoadLogged(doc, before):
+                self._load_logged(doc, before)
+            case PresenceOut(doc, payload):
+                self.world.bus.presence(self, doc, payload)
+            case Report(event, about, detail):
+                self.world.note(self.name, f"reports {event} {about}: {detail}")
+                self.world.reports[event] += 1
+                if event in ALARMS:
+                    self.world.alarm(f"{self.name} reported {event} {about}: {detail}")
+
+    def _send(self, conns: tuple[ConnId, ...], frame: bytes) -> None:
+        message = decode_frame(frame)
+        for number in conns:
+            conn = self.conns.get(number)
+            if conn is None:
+                continue
+            if isinstance(message, Update):
+                told = conn.editor.told(conn, shape_of(message.update))
+                held = self.disk.image.contents.get(conn.doc, Contents())
+                for written in told:
+                    if not held.holds(written.shape):
+                        raise Violation(
+                            f"{self.name}: {conn.doc}: {written.words()} is echoed before it is on the disk"
+                        )
+                    written.acked = True
+            conn.down(frame)
+
+    # --- the disk ----------------------------------------------------------------------------------------------------
+    def _load(self, doc: DocId) -> None:
+        stored = [self.disk.image.store.load(doc)]
+
+        def work() -> None:
+            stored[0] = self.disk.image.store.load(doc)
+
+        def done() -> None:
+            assert self.edge is not None
+            self._do(self.edge.loaded(doc, stored[0], self.world.now_ms))
+
+        self.disk.submit(work, done)
+
+    def _read_outbox(self, read: int, after: int, count_max: int, bytes_max: int) -> None:
+        rows = self.disk.image.store.outbox(after, count_max, bytes_max)
+
+        def work() -> None:
+            rows[:] = self.disk.image.store.outbox(after, count_max, bytes_max)
+
+        def done() -> None:
+            assert self.edge is not None
+            self._do(self.edge.outbox_read(read, rows, self.world.now_ms))
+
+        self.disk.submit(work, done)
+
+    def _list(self, in_log: bool) -> None:
+        if in_log:
+            self.uplink.request(lambda: self._listed(self.world.log.documents(), True))
+        else:
+            self.disk.submit(lambda: None, lambda: self._listed(self.disk.image.store.documents(), False)())
+
+    def _listed(self, docs: list[DocId], in_log: bool) -> Action:
+        def told() -> None:
+            assert self.edge is not None
+            self._do(self.edge.listed(docs, in_log, self.world.now_ms))
+
+        return told
+
+    # --- the link ----------------------------------------------------------------------------------------------------
+    def _linked(self, epoch: int, intact: bool) -> None:
+        assert self.edge is not None
+        if not intact:
+            self._known_witness = None
+        self._do(self.edge.link_up(epoch, intact, self.world.now_ms))
+
+    def _unlinked(self) -> None:
+        assert self.edge is not None
+        self._do(self.edge.link_down(self.world.now_ms))
+
+    def _witness(self) -> Witness | None:
+        if self.edge is not None and self.edge.witness is not None:
+            return self.edge.witness
+        return self._known_witness
+
+    def _published(self, doc: DocId, dot: Dot, version: Version) -> None:
+        assert self.edge is not None
+        self.world.note(self.name, f"published {doc} {dot} at {version}")
+        self._do(self.edge.published(doc, dot, version, self.world.now_ms))
+
+    def _publish_failed(self, doc: DocId, dot: Dot) -> None:
+        assert self.edge is not None
+        self._do(self.edge.publish_failed(doc, dot, self.world.now_ms))
+
+    def _sync_failed(self, doc: DocId, ask: int) -> None:
+        assert self.edge is not None
+        self._do(self.edge.sync_failed(doc, ask, self.world.now_ms))
+
+    def _load_logged(self, doc: DocId, before: int | None) -> None:
+        epoch = self.uplink.epoch
+
+        def read() -> Action:
+            snapshot, entries = self.world.read_log(doc, epoch, before)
+
+            def told() -> None:
+                assert self.edge is not None
+                self._do(self.edge.logged(doc, snapshot, entries, self.world.now_ms))
+
+            return told
+
+        def failed() -> None:
+            assert self.edge is not None
+            self._do(self.edge.log_failed(doc, self.world.now_ms))
+
+        self.uplink.request(read, failed, LOAD_MS_MAX)
+
+    # --- what the bus brings -----------------------------------------------------------------------------------------
+    def answered(self, answer: SyncAnswer) -> None:
+        if self.edge is not None and self.uplink.linked:
+            self._do(self.edge.sync_answered(answer, self.world.now_ms))
+
+    def merged(self, merged: Merged) -> None:
+        if self.edge is not None and self.uplink.linked:
+            self._do(self.edge.merged(merged, self.world.now_ms))
+
+    def beacon(self, beacon: Beacon) -> None:
+        if self.edge is not None and self.uplink.linked:
+            self._do(self.edge.beacon(beacon, self.world.now_ms))
+
+    def repair_asked(self, ask: RepairAsk) -> None:
+        if self.edge is not None and self.uplink.linked:
+            self._do(self.edge.repair_asked(ask, self.world.now_ms))
+
+    def presence(self, doc: DocId, payload: bytes) -> None:
+        if self.edge is not None and self.uplink.linked:
+            self._do(self.edge.presence(doc, payload, self.world.now_ms))
+
+
+def _witness_of(text: str | None) -> Witness | None:
+    if text is None:
+        return None
+    epoch, seq, origin, dot_seq, doc = text.split(" ", 4)
+    return Version(int(epoch), int(seq)), DocId(doc), Dot(Origin(int(origin)), int(dot_seq))

@@ -1,0 +1,81 @@
+"""How rough it is: every seed draws its own size and its own few kinds of trouble, and goes deep into those.
+
+Room: numbers from a seed, and the chaos phase as a list of (when, what). What a fault does is the world's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+__all__ = ["FAULTS", "Weather"]
+
+FAULTS = {
+    "crash": 6,  # an edge, before or after its commit
+    "cut": 5,  # the way of an edge, one direction or both
+    "leader_cut": 3,
+    "leader_crash": 3,
+    "handover": 4,
+    "two_leaders": 3,
+    "no_leader": 2,
+    "disk_lost": 2,
+    "disk_restored": 2,
+    "disk_copied": 1,
+    "disk_full": 1,
+    "log_tail_lost": 2,
+    "log_lost": 1,
+    "editor_gone": 3,
+}
+"""Kind -> how often it is chosen among the others of its world."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    edge_count: int
+    leader_count: int
+    doc_count: int
+    shard_count: int
+    editor_count: int
+    chaos_ms: int
+    edit_pause_ms: int
+    delay_ms_max: int
+    client_delay_ms_max: int
+    loss: float
+    repeat: float
+    ack_loss: float
+    window_ms: int
+    ack_wait_ms: int
+    pending_max: int
+    page_max: int
+    pinned: float
+    faults: tuple[tuple[int, str], ...]
+
+    @classmethod
+    def of(cls, rng: Random) -> Weather:
+        chaos_ms = rng.randint(4_000, 15_000)
+        kinds = rng.sample(sorted(FAULTS), rng.randint(0, 5))
+        weights = [FAULTS[kind] for kind in kinds]
+        count = rng.randint(1, 7) if kinds else 0
+        times = sorted(rng.randint(300, chaos_ms - 200) for _ in range(count))
+        edges = rng.randint(2, 4)
+        docs = rng.randint(1, 3)
+        return cls(
+            edge_count=edges,
+            leader_count=2,
+            doc_count=docs,
+            shard_count=rng.choice((1, 1, 2)),
+            editor_count=rng.randint(max(2, docs), 2 + 2 * docs),
+            chaos_ms=chaos_ms,
+            edit_pause_ms=rng.choice((60, 200, 500)),
+            delay_ms_max=rng.choice((10, 60, 400)),
+            client_delay_ms_max=rng.choice((3, 30, 150)),
+            loss=rng.choice((0.0, 0.02, 0.3)),
+            repeat=rng.choice((0.0, 0.05, 0.3)),
+            ack_loss=rng.choice((0.0, 0.0, 0.05, 0.2)),
+            window_ms=rng.choice((300, 2_000, 120_000)),
+            ack_wait_ms=rng.choice((700, 3_000)),
+            pending_max=rng.choice((3, 50, 1_000)),
+            page_max=rng.choice((1, 3, 1_000)),
+            pinned=rng.choice((0.0, 0.5, 1.0)),
+            faults=tuple((at_ms, rng.choices(kinds, weights)[0]) for at_ms in times),
+        )
