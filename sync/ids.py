@@ -128,6 +128,10 @@ class DotSet:
         """How many ranges are held: what it costs, not how many dots."""
         return sum(len(ranges) for ranges in self._ranges.values())
 
+    def count(self) -> int:
+        """How many dots."""
+        return sum(last - first + 1 for ranges in self._ranges.values() for first, last in ranges)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DotSet) and self._ranges == other._ranges
 

@@ -34,6 +34,7 @@ DOT_RANGES_MAX: Final = 4_096  # per document; the smallest are forgotten first:
 MERGE_FAN_IN: Final = 64  # merge_updates costs 0.7-1.2 us a piece up to about 100 at once, worse than linear beyond
 
 # --- an edge ---------------------------------------------------------------------------------------------------------
+READER_BYTES_MAX: Final = 32 * 1024 * 1024  # not read by one client: two frames of the largest size; then it is closed
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024  # not yet flushed, per document
 LOADING_FRAMES_MAX: Final = 1_000  # held per document until it is loaded
 OUTBOX_COUNT_MAX: Final = 10_000_000  # rows on disk, about 1-2 GB: months of full-time typing offline

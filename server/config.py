@@ -1,0 +1,170 @@
+"""One frozen Config, read once from flags, environment (`SKERRY_*`) and TOML, in this order of strength.
+
+Room: names, types, defaults, and all mistakes together. Nothing here starts anything.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sync.errors import ConfigError
+
+from .bus import BusConfig
+
+__all__ = ["Address", "Config", "load_config", "parse_address"]
+
+Address = tuple[str, int]
+
+
+def parse_address(text: str) -> Address:
+    """`HOST:PORT`, `[::1]:PORT`. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is no HOST:PORT, as in 127.0.0.1:8787")
+    return host.strip("[]"), int(port)
+
+
+class Config(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="SKERRY_", frozen=True, extra="forbid")
+
+    namespace: Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}$")] = "skerry"
+    """Prefix of every NATS subject and stream of one deployment."""
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s.*>/\x00-\x1f]+$")] = "edge"
+    """Name of this node, as status and change headers show it."""
+    data: Path = Path("skerry-data")
+    """Directory of this node's files."""
+    listen: str = "127.0.0.1:8787"
+    """HOST:PORT for websockets and HTTP. Port 0: a free one."""
+    nats_listen: str = "127.0.0.1:4222"
+    """HOST:PORT of the embedded nats-server."""
+    nats: Annotated[tuple[str, ...], NoDecode] = ("nats://127.0.0.1:4222",)
+    """NATS servers, comma-separated."""
+    credentials: Path | None = None
+    """NATS credentials file."""
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    shards: Annotated[int | None, Field(ge=1, le=1024)] = None
+    """How many shards to make the log with; an existing log says it itself. Default 4."""
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    """Replicas of every stream."""
+    development: bool = False
+    """Streams may be deleted and purged."""
+    sync_always: bool = False
+    """The embedded nats-server syncs each message: a tenth of the throughput."""
+    pin: Annotated[tuple[str, ...], NoDecode] = ()
+    """Patterns of documents that this edge keeps replicated, comma-separated."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_style: Literal["line", "json"] = "line"
+
+    @field_validator("listen", "nats_listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parse_address(value)
+        return value
+
+    @field_validator("nats", "pin", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("nats")
+    @classmethod
+    def _urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if url.partition("://")[0] not in ("nats", "tls", "ws", "wss") or "://" not in url:
+                raise ValueError(f"{url!r} is no NATS URL, as in nats://127.0.0.1:4222")
+        if not value:
+            raise ValueError("name at least one NATS server")
+        return value
+
+    @field_validator("credentials", "tls_ca", "tls_cert", "tls_key")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"{value} is no file that can be read")
+        return value
+
+    @property
+    def listen_address(self) -> Address:
+        return parse_address(self.listen)
+
+    @property
+    def nats_address(self) -> Address:
+        return parse_address(self.nats_listen)
+
+    def bus(self, name: str) -> BusConfig:
+        return BusConfig(
+            self.nats,
+            self.namespace,
+            name,
+            self.credentials,
+            self.tls_ca,
+            self.tls_cert,
+            self.tls_key,
+            self.shards,
+            self.replicas,
+            self.development,
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _TomlSource(settings_cls)
+
+
+class _TomlSource(PydanticBaseSettingsSource):
+    """The TOML file, weakest of the three."""
+
+    path: Path | None = None
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        if _TomlSource.path is None:
+            return {}
+        try:
+            values: dict[str, Any] = tomllib.loads(_TomlSource.path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{_TomlSource.path}: {error.strerror}; name a file that can be read") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{_TomlSource.path}: not TOML: {error}") from None
+        return values
+
+
+def load_config(flags: dict[str, object], file: Path | None) -> Config:
+    """`flags`: those that were given. Raises ConfigError with all mistakes, one a line."""
+    _TomlSource.path = file
+    try:
+        given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+        return Config(**given)
+    except ValidationError as error:
+        mistakes = []
+        for mistake in error.errors():
+            place = ".".join(str(part) for part in mistake["loc"]) or "configuration"
+            mistakes.append(f"{place}: {mistake['msg'].removeprefix('Value error, ')}")
+        raise ConfigError("\n".join(mistakes)) from None
+    finally:
+        _TomlSource.path = None
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

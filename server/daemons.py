@@ -1,0 +1,148 @@
+"""The commands that stay: nats, leader, edge, serve. Start in order, wait for a signal, stop in the other order.
+
+Room: processes' lives. Each prints one line `ready key=value …` to standard output when it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from sync.errors import BusError, SkerryError
+
+from . import status
+from .bus import Bus
+from .config import Config, is_loopback
+from .edge import EdgeDaemon, log
+from .gateway import Gateway
+from .leader import LeaderDaemon
+from .nats_server import NatsServer
+
+__all__ = ["run_edge", "run_leader", "run_nats", "run_serve"]
+
+
+def _ready(**facts: object) -> None:
+    print("ready", *(f"{key}={value}" for key, value in facts.items()), flush=True)
+
+
+async def _until_signal(*fatal: asyncio.Future[None] | None) -> None:
+    """Returns on SIGTERM or SIGINT. Raises what a bus finds that no retry can mend."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await _first(stop, fatal)
+
+
+async def _first(
+    event: asyncio.Event, fatal: Iterable[asyncio.Future[None] | None], wait_s: float | None = None
+) -> None:
+    """Until the event is set, or time is up. Raises what a bus finds that no retry can mend."""
+    waiting = asyncio.ensure_future(event.wait())
+    futures: set[asyncio.Future[Any]] = {waiting, *(future for future in fatal if future is not None)}
+    try:
+        done, _ = await asyncio.wait(futures, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        for future in done - {waiting}:
+            future.result()
+    finally:
+        waiting.cancel()
+
+
+@asynccontextmanager
+async def _nats(config: Config) -> AsyncIterator[NatsServer]:
+    host, port = config.nats_address
+    server = NatsServer(config.data / "nats", host=host, port=port, sync_always=config.sync_always)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def _leader(config: Config) -> AsyncIterator[LeaderDaemon]:
+    daemon = LeaderDaemon(config)
+    daemon.bus.serve_ask(lambda question: status.answer_as_leader(daemon, question))
+    await daemon.start()
+    try:
+        yield daemon
+    finally:
+        await daemon.stop()
+
+
+@asynccontextmanager
+async def _edge(config: Config) -> AsyncIterator[tuple[EdgeDaemon, str]]:
+    daemon = EdgeDaemon(config)
+    daemon.bus.serve_ask(lambda question: status.answer_as_edge(daemon, question))
+    gateway = Gateway(daemon, config.listen_address)
+    try:
+        host, port = await gateway.start()
+        if not is_loopback(config.listen_address[0]):
+            log.warning("listens_openly address=%r detail='anybody who reaches it reads and writes'", config.listen)
+        await daemon.start()
+        yield daemon, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    finally:
+        await gateway.stop()
+        await daemon.stop()
+
+
+async def run_nats(config: Config) -> None:
+    config = config.model_copy(update={"nats_listen": config.listen})
+    async with _nats(config) as server:
+        _ready(role="nats", listen=f"{server.host}:{server.port}", url=server.url)
+        signalled = asyncio.get_running_loop().create_task(_until_signal())
+        while not signalled.done():
+            await asyncio.wait({signalled}, timeout=0.2)
+            if not server.running:
+                signalled.cancel()
+                raise BusError(f"nats-server ended by itself; its log is {server.log_path}")
+
+
+async def run_leader(config: Config) -> None:
+    async with _leader(config) as daemon:
+        _ready(role="leader", name=config.name)
+        await _until_signal(daemon.bus.fatal)
+
+
+async def run_edge(config: Config) -> None:
+    async with _edge(config) as (daemon, listen):
+        _ready(role="edge", name=config.name, listen=listen)
+        await _until_signal(daemon.bus.fatal)
+
+
+async def run_serve(config: Config) -> None:
+    """Everything on one machine."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(_nats(config))
+        config = config.model_copy(update={"nats": (server.url,)})
+        leader = await stack.enter_async_context(_leader(config.model_copy(update={"name": f"{config.name}-leader"})))
+        edge, listen = await stack.enter_async_context(_edge(config))
+        _ready(role="serve", name=config.name, listen=listen, nats=server.url)
+        await _until_signal(leader.bus.fatal, edge.bus.fatal)
+
+
+@asynccontextmanager
+async def operator_bus(config: Config, wait_s: float = 5.0) -> AsyncIterator[Bus]:
+    """A link for one question. Raises SkerryError where there is none in time."""
+    up = asyncio.Event()
+
+    class _Quiet:
+        def link_up(self, epoch: int, intact: bool) -> None:
+            up.set()
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *_: None
+
+    bus = Bus(config.bus("operator"), _Quiet())
+    await bus.start()
+    try:
+        await _first(up, (bus.fatal,), wait_s)
+        if not up.is_set():
+            servers = ", ".join(config.nats)
+            raise SkerryError(f"NATS at {servers}: {bus.state.reason}; is it running? name it with --nats")
+        yield bus
+    finally:
+        await bus.stop(1.0)

@@ -1,0 +1,394 @@
+"""The edge daemon: the edge machine wired to its store, its bus, its clock and its clients.
+
+Room: performs what `sync.edge` decides, and decides nothing about documents. One event loop; the store's commits run
+in a thread of their own, its reads in another.
+
+1. One commit is on its way at a time; what comes meanwhile is the next one. That is the group commit, and it adapts:
+   idle, a keystroke is written at once; under load, a commit holds what came during the one before.
+2. Effects are performed in the order in which the machine returned them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from sync.change import Beacon, Merged, RepairAsk
+from sync.edge import Edge, EdgeSettings, EdgeStep
+from sync.errors import BusError, StoreError
+from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
+from sync.replica import Replica
+from sync.step import (
+    AskSync,
+    Close,
+    Commit,
+    EdgeEffect,
+    Follow,
+    ListDocuments,
+    Load,
+    LoadLogged,
+    PresenceOut,
+    Publish,
+    ReadOutbox,
+    Report,
+    Send,
+    Unfollow,
+)
+from sync.text import parse_dot, parse_version
+
+from .bus import Bus
+from .config import Config
+from .log import report
+from .store import SQLiteStore
+
+__all__ = ["Connection", "EdgeDaemon", "Reading"]
+
+log = logging.getLogger("skerry.edge")
+
+TICK_S = 0.1
+WITNESS = "witness"
+ORIGINS_LISTED_MAX = 1000
+_T = TypeVar("_T")
+
+
+class Connection(Protocol):
+    """One websocket client, as the gateway hands it over."""
+
+    def send(self, frame: bytes) -> None:
+        """Never blocks; a reader that is too slow is closed by the connection itself."""
+        ...
+
+    def close(self, code: int, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A document as this edge has it, for people and programs."""
+
+    doc: DocId
+    version: Version | None
+    digest: str
+    contents: dict[str, object] | None
+    outbox_count: int
+
+
+def now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class EdgeDaemon:
+    """`start()`, then `opened` / `received` / `closed` for each client, then `stop()`. Listens to its bus."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.store = SQLiteStore.open(config.data / "edge.db")
+        self.machine = Edge(EdgeSettings(config.name, Origin(secrets.randbelow(ORIGIN_MAX) + 1), config.pin))
+        self.bus = Bus(config.bus(config.name), self)
+        self.connections: dict[ConnId, Connection] = {}
+        self.started_ms = wall_ms()
+        self._next_conn = 0
+        self._committer = ThreadPoolExecutor(1, "skerry-commit")
+        self._reader = ThreadPoolExecutor(1, "skerry-read")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._committing = False
+        self._flush_soon = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._shipped = asyncio.Event()
+        """Set when nothing is in flight to the log any more."""
+        self._ticker: asyncio.Task[None] | None = None
+        self._witness_kept: tuple[Version, DocId, Dot] | None = None
+        self._stopping = False
+
+    # --- its life ----------------------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Serves at once, whether or not there is a link."""
+        self._loop = asyncio.get_running_loop()
+        text = self.store.get_meta(WITNESS)
+        if text is not None:
+            version, dot, doc = text.split(" ", 2)
+            self.bus.set_witness(parse_version(version), parse_document_id(doc), parse_dot(dot))
+        if self.config.pin:
+            self.bus.follow_all()
+        self.bus.follow_beacons()
+        await self.bus.start()
+        self._ticker = self._loop.create_task(self._tick())
+
+    async def stop(self, deadline_s: float = 5.0) -> None:
+        """Commit, ship what can be shipped in that time, leave the rest in the outbox."""
+        self._stopping = True
+        ends = time.monotonic() + deadline_s
+        for conn in list(self.connections):
+            self.closed(conn)
+        await self._settle(ends)
+        if self.bus.state.state == "up" and self.machine.shipping.inflight_count:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._shipped.wait(), max(0.01, ends - time.monotonic()))
+        await self.bus.stop(max(0.1, ends - time.monotonic()))
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._settle(time.monotonic() + 5)
+        self._keep_witness()
+        self._committer.shutdown()
+        self._reader.shutdown()
+        self.store.close()
+
+    async def _settle(self, ends: float) -> None:
+        """Until everything pending is on the disk."""
+        self._flush()
+        while (self._committing or self.machine.wants_flush) and time.monotonic() < ends:
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), max(0.01, ends - time.monotonic()))
+            except TimeoutError:
+                break
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._do(self.machine.tick(now_ms()))
+            self._keep_witness()
+
+    def _keep_witness(self) -> None:
+        """Only when every document has been compared with this log: until then, the next start must sweep again."""
+        witness = self.machine.witness
+        if witness is None:
+            return
+        self.bus.set_witness(*witness)
+        quiet = not (self.machine.sweeping or self.machine.wants_flush or self._committing)
+        if quiet and witness != self._witness_kept:
+            self._witness_kept = witness
+            version, doc, dot = witness
+            self._in(self._reader, lambda: self.store.set_meta(WITNESS, f"{version} {dot} {doc}"), lambda _: None)
+
+    # --- clients -----------------------------------------------------------------------------------------------------
+    def opened(self, connection: Connection, doc: DocId) -> ConnId:
+        self._next_conn += 1
+        conn = ConnId(self._next_conn)
+        self.connections[conn] = connection
+        self._do(self.machine.opened(conn, doc, now_ms()))
+        return conn
+
+    def received(self, conn: ConnId, frame: bytes) -> None:
+        self._do(self.machine.received(conn, frame, now_ms()))
+
+    def closed(self, conn: ConnId) -> None:
+        if self.connections.pop(conn, None) is not None:
+            self._do(self.machine.closed(conn, now_ms()))
+
+    # --- what the machine wants --------------------------------------------------------------------------------------
+    def _do(self, step: EdgeStep) -> None:
+        assert step.commit is None, "only a flush commits"
+        for effect in step.now:
+            self._perform(effect)
+        if self.machine.wants_flush and not self._committing and not self._flush_soon:
+            self._flush_soon = True
+            self._loop.call_soon(self._flush)  # after whatever else this turn of the loop brings
+
+    def _perform(self, effect: EdgeEffect) -> None:
+        match effect:
+            case Send(conns, frame):
+                for conn in conns:
+                    connection = self.connections.get(conn)
+                    if connection is not None:
+                        connection.send(frame)
+            case Publish():
+                self._publish(effect)
+            case Load(doc):
+                self._in(
+                    self._reader,
+                    lambda: self.store.load(doc),
+                    lambda stored: self._do(self.machine.loaded(doc, stored, now_ms())),
+                )
+            case Close(conn, code, reason):
+                closing = self.connections.pop(conn, None)
+                if closing is not None:
+                    log.info("client_closed code=%d reason=%r", code, reason)
+                    closing.close(code, reason)
+            case ReadOutbox(read, after, count_max, bytes_max):
+                self._in(
+                    self._reader,
+                    lambda: self.store.outbox(after, count_max, bytes_max),
+                    lambda rows: self._do(self.machine.outbox_read(read, rows, now_ms())),
+                )
+            case AskSync():
+                self._spawn(self._ask_sync(effect))
+            case LoadLogged(doc):
+                self._spawn(self._load_logged(doc))
+            case ListDocuments(in_log):
+                self._spawn(self._list(in_log))
+            case PresenceOut(doc, payload):
+                self.bus.send_presence(doc, payload)
+            case Follow(doc):
+                self.bus.follow(doc)
+            case Unfollow(doc):
+                self.bus.unfollow(doc)
+            case Report():
+                report(log, effect)
+
+    def _publish(self, effect: Publish) -> None:
+        change = effect.change
+
+        def done(result: Version | BusError) -> None:
+            if isinstance(result, Version):
+                self._do(self.machine.published(change.doc, change.dot, result, now_ms()))
+            else:
+                self._do(self.machine.publish_failed(change.doc, change.dot, now_ms()))
+            if not self.machine.shipping.inflight_count:
+                self._shipped.set()
+
+        self._shipped.clear()
+        self.bus.publish(change, done)
+
+    async def _ask_sync(self, effect: AskSync) -> None:
+        ask = effect.ask
+        try:
+            answer = await self.bus.ask_sync(ask, shard_of(ask.doc, self.bus.shards or 1))
+        except BusError as error:
+            log.debug("sync_failed doc=%r detail=%r", ask.doc, str(error))
+            self._do(self.machine.sync_failed(ask.doc, ask.ask, now_ms()))
+        else:
+            self._do(self.machine.sync_answered(answer, now_ms()))
+
+    async def _load_logged(self, doc: DocId) -> None:
+        try:
+            snapshot = await self.bus.load_snapshot(doc)
+            fits = snapshot is not None and snapshot.version.epoch == self.bus.epoch
+            after = snapshot.version.seq if snapshot is not None and fits else 0
+            entries = await self.bus.read_log(doc, after, None)
+        except BusError as error:
+            log.debug("log_unread doc=%r detail=%r", doc, str(error))
+            self._do(self.machine.log_failed(doc, now_ms()))
+        else:
+            self._do(self.machine.logged(doc, snapshot, entries, now_ms()))
+
+    async def _list(self, in_log: bool) -> None:
+        docs: Iterable[DocId]
+        if in_log:
+            try:
+                docs = await self.bus.documents()
+            except BusError as error:
+                log.warning("documents_unlisted detail=%r", str(error))
+                return
+        else:
+            docs = await self._loop.run_in_executor(self._reader, self.store.documents)
+        self._do(self.machine.listed(docs, in_log, now_ms()))
+
+    # --- the disk ----------------------------------------------------------------------------------------------------
+    def _flush(self) -> None:
+        self._flush_soon = False
+        if self._committing:
+            return
+        if not self.machine.wants_flush:
+            self._idle.set()
+            return
+        step = self.machine.flush(now_ms(), wall_ms())
+        for effect in step.now:
+            self._perform(effect)
+        if step.commit is None:
+            self._idle.set()
+            return
+        commit = step.commit
+        self._committing = True
+        self._committer.submit(self._commit, commit)
+
+    def _commit(self, commit: Commit) -> None:
+        """In the committer's thread."""
+        try:
+            self.store.commit(commit.writes)
+        except StoreError as error:
+            failure = str(error)
+            self._loop.call_soon_threadsafe(self._committed, commit.ticket, failure)
+        except BaseException as error:
+            log.exception("commit_died")
+            self._loop.call_soon_threadsafe(self._committed, commit.ticket, repr(error))
+        else:
+            self._loop.call_soon_threadsafe(self._committed, commit.ticket, None)
+
+    def _committed(self, ticket: int, failure: str | None) -> None:
+        self._committing = False
+        if failure is None:
+            self._do(self.machine.committed(ticket, now_ms()))
+        else:
+            self._do(self.machine.commit_failed(ticket, now_ms(), failure))
+        self._flush()
+
+    def _in(self, executor: ThreadPoolExecutor, work: Callable[[], _T], then: Callable[[_T], None]) -> None:
+        """Run `work` in a thread of the store, `then` on the loop with what it gave."""
+
+        async def run() -> None:
+            try:
+                result = await self._loop.run_in_executor(executor, work)
+            except StoreError as error:
+                log.error("store_failed detail=%r", str(error))
+            else:
+                then(result)
+
+        self._spawn(run())
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        if self._stopping:
+            work.close()
+            return
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task_died", exc_info=task.exception())
+
+    # --- what the bus says (BusListener) -----------------------------------------------------------------------------
+    def link_up(self, epoch: int, intact: bool) -> None:
+        log.info("link_up epoch=%x intact=%s", epoch, intact)
+        self._do(self.machine.link_up(epoch, intact, now_ms()))
+
+    def link_down(self, reason: str) -> None:
+        log.warning("link_down reason=%r", reason)
+        self._do(self.machine.link_down(now_ms()))
+
+    def merged(self, merged: Merged) -> None:
+        self._do(self.machine.merged(merged, now_ms()))
+
+    def presence(self, doc: DocId, payload: bytes) -> None:
+        self._do(self.machine.presence(doc, payload, now_ms()))
+
+    def beacon(self, beacon: Beacon) -> None:
+        self._do(self.machine.beacon(beacon, now_ms()))
+
+    def repair_asked(self, ask: RepairAsk) -> None:
+        self._do(self.machine.repair_asked(ask, now_ms()))
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+    async def read(self, doc: DocId, contents: bool) -> Reading | None:
+        """The document as it is here, from memory or disk; None where it was never here. Raises StoreError."""
+        host = self.machine.hosted.get(doc)
+        if host is not None and host.replica is not None:
+            replica, count = host.replica, host.unmerged.count()
+        else:
+            stored = await self._loop.run_in_executor(self._reader, self.store.load, doc)
+            if stored is None:
+                return None
+            replica = Replica(doc, stored.state, stored.updates, stored.version, stored.dots)
+            count = len(stored.outbox)
+        document = replica.materialise()
+        found = dict(document.contents()) if contents else None
+        return Reading(doc, replica.version, document.digest(), found, count)
+
+    async def documents(self) -> list[DocId]:
+        return await self._loop.run_in_executor(self._reader, self.store.documents)

@@ -1,0 +1,81 @@
+"""Plain GET on the edge's port: health, status, and documents as JSON.
+
+Room: reading only. Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from sync.errors import InvalidDocumentId, SkerryError
+from sync.ids import parse_document_id
+
+from . import status
+from .edge import EdgeDaemon, Reading
+
+__all__ = ["answer", "reading_json"]
+
+_DOCS = "/docs/"
+_WHAT = "GET /healthz, /status, /docs, /docs/<document id>; a document is edited over a websocket at /<document id>"
+
+
+async def answer(daemon: EdgeDaemon, socket: ServerConnection, request: Request) -> Response:
+    """Answer a GET; anything wrong is JSON `{"error": …}` with a fitting status."""
+    url = urlsplit(request.path)
+    try:
+        if url.path == "/healthz":
+            return _json(HTTPStatus.OK, {"ok": True, "role": "edge", "name": daemon.config.name})
+        if url.path == "/status":
+            return _json(HTTPStatus.OK, status.edge_status(daemon))
+        if url.path == "/docs":
+            return _json(HTTPStatus.OK, {"docs": list(await daemon.documents())})
+        if url.path.startswith(_DOCS):
+            return await _document(daemon, url.path.removeprefix(_DOCS), parse_qs(url.query))
+    except InvalidDocumentId as error:
+        return _json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+    except SkerryError as error:
+        return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
+    return _json(HTTPStatus.NOT_FOUND, {"error": f"nothing is at {url.path}; there is {_WHAT}"})
+
+
+async def _document(daemon: EdgeDaemon, path: str, query: dict[str, list[str]]) -> Response:
+    try:
+        doc = parse_document_id(unquote(path, errors="strict"))
+    except UnicodeDecodeError:
+        raise InvalidDocumentId("document id: not UTF-8 behind percent-decoding; encode it as UTF-8") from None
+    reading = await daemon.read(doc, contents="digest" not in query)
+    if reading is None:
+        return _json(HTTPStatus.NOT_FOUND, {"error": f"{doc}: this edge has no such document; ask another edge"})
+    return _json(HTTPStatus.OK, reading_json(reading))
+
+
+def reading_json(reading: Reading) -> dict[str, object]:
+    found: dict[str, object] = {
+        "doc": reading.doc,
+        "version": str(reading.version) if reading.version is not None else None,
+        "digest": reading.digest,
+        "outbox": reading.outbox_count,
+    }
+    if reading.contents is not None:
+        found["content"] = reading.contents
+    return found
+
+
+def _json(code: HTTPStatus, body: dict[str, object]) -> Response:
+    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    headers = Headers(
+        [
+            ("Content-Type", "application/json; charset=utf-8"),
+            ("Content-Length", str(len(data))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Connection", "close"),
+        ]
+    )
+    return Response(code.value, code.phrase, headers, data)

@@ -1,0 +1,278 @@
+"""The leader daemon: the leader machine wired to the log's consumers, the lease and the bus.
+
+Room: performs what `sync.leader` decides. It keeps nothing: a machine whose log was replaced is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Coroutine
+
+from sync.change import Beacon, Merged, RepairAsk, SyncAnswer, SyncAsk
+from sync.errors import BusError
+from sync.ids import ORIGIN_MAX, DocId, Origin, Version, shard_of
+from sync.leader import Delivery, Leader, LeaderSettings, LeaderStep
+from sync.step import (
+    Ack,
+    AnswerSync,
+    AskRepair,
+    Broadcast,
+    Emit,
+    LeaderEffect,
+    LoadLogged,
+    Publish,
+    Reject,
+    Report,
+    SendBeacon,
+    StoreSnapshot,
+)
+
+from .bus import Bus, LogConsumer
+from .config import Config
+from .edge import now_ms
+from .lease import Lease
+from .log import report
+
+__all__ = ["LeaderDaemon"]
+
+log = logging.getLogger("skerry.leader")
+
+TICK_S = 0.1
+FETCH_COUNT = 500  # messages of one shard folded before they are broadcast together
+RETRY_S = 0.5
+INSIDE = "inside:"  # replies that stay in this process
+
+
+class LeaderDaemon:
+    """`start()`, `stop()`. Listens to its bus."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.name = config.name
+        self.bus = Bus(config.bus(config.name), self)
+        self.lease = Lease(self.bus.session, config.name, self._gained, self._lost)
+        self._origin = Origin(secrets.randbelow(ORIGIN_MAX) + 1)
+        self.machine = Leader(LeaderSettings(config.name, self._origin))
+        self.consumers: dict[int, LogConsumer] = {}
+        self._pulls: dict[int, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        self._inside: dict[str, asyncio.Future[SyncAnswer]] = {}
+        self._asked = 0
+        self._leading: set[int] = set()
+
+    # --- its life ----------------------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self.bus.start()
+        await self.lease.start()
+        self._ticker = self._loop.create_task(self._tick())
+
+    async def stop(self, deadline_s: float = 5.0) -> None:
+        """Give the shards back, so that another node takes them at once."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for task in list(self._pulls.values()):
+            task.cancel()
+        await self.lease.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._pulls.values(), return_exceptions=True)
+        await self.bus.stop(deadline_s)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._do(self.machine.tick(now_ms()))
+
+    # --- the role ----------------------------------------------------------------------------------------------------
+    def _gained(self, shard: int, revision: int) -> None:
+        log.info("shard_gained shard=%d revision=%d", shard, revision)
+        self._leading.add(shard)
+        if self.bus.epoch is not None:
+            self._lead(shard, self.bus.epoch)
+
+    def _lost(self, shard: int) -> None:
+        log.info("shard_lost shard=%d", shard)
+        self._leading.discard(shard)
+        self._leave(shard)
+
+    def _lead(self, shard: int, epoch: int) -> None:
+        if self.machine.epoch not in (0, epoch):
+            self._anew()
+        if shard in self._pulls:
+            return
+        self._do(self.machine.gained(shard, epoch, now_ms()))
+        self.consumers.setdefault(shard, self.bus.consumer(shard))
+        self._pulls[shard] = self._loop.create_task(self._pull(shard, self.consumers[shard]))
+        self.bus.serve_sync(sorted(self._pulls), self._sync_asked)
+
+    def _leave(self, shard: int) -> None:
+        pull = self._pulls.pop(shard, None)
+        if pull is not None:
+            pull.cancel()
+        self.consumers.pop(shard, None)
+        self._do(self.machine.lost(shard, now_ms()))
+        self.bus.serve_sync(sorted(self._pulls), self._sync_asked)
+
+    def _anew(self) -> None:
+        """Another log: what was folded from the old one means nothing here."""
+        for shard in sorted(self._pulls):
+            self._leave(shard)
+        self.machine = Leader(LeaderSettings(self.config.name, self._origin))
+
+    async def _pull(self, shard: int, consumer: LogConsumer) -> None:
+        while True:
+            try:
+                delivered = await consumer.fetch(FETCH_COUNT)
+            except BusError as error:
+                log.debug("fetch_failed shard=%d detail=%r", shard, str(error))
+                await asyncio.sleep(RETRY_S)
+                continue
+            if delivered:
+                deliveries = [Delivery(one.entry, one.consumer_seq, one.redelivered) for one in delivered]
+                self._do(self.machine.delivered(shard, deliveries, now_ms()))
+                witness = self.machine.witness
+                if witness is not None:
+                    self.bus.set_witness(*witness)
+                await asyncio.sleep(0)  # one busy shard leaves room for the others
+
+    # --- what the machine wants --------------------------------------------------------------------------------------
+    def _do(self, step: LeaderStep) -> None:
+        for effect in step.now:
+            self._perform(effect)
+
+    def _perform(self, effect: LeaderEffect) -> None:
+        match effect:
+            case Broadcast(merged):
+                self.bus.broadcast(merged)
+            case Ack(shard, seqs):
+                consumer = self.consumers.get(shard)
+                if consumer is not None:
+                    consumer.ack(seqs)
+            case Emit(doc, version, contexts):
+                changes = [
+                    {
+                        "dot": str(dot),
+                        "edge": context.edge,
+                        "actor": context.actor,
+                        "causation": context.causation,
+                        "correlation": context.correlation,
+                        "time_ms": context.time_ms,
+                    }
+                    for dot, context in contexts
+                ]
+                self.bus.emit(doc, {"doc": doc, "version": str(version), "changes": changes})
+            case AnswerSync(reply, answer):
+                if reply.startswith(INSIDE):
+                    waiting = self._inside.pop(reply, None)
+                    if waiting is not None and not waiting.done():
+                        waiting.set_result(answer)
+                else:
+                    self.bus.answer(reply, answer)
+            case LoadLogged(doc, before):
+                self._spawn(self._load(self.machine, doc, before))
+            case SendBeacon(beacon):
+                self._send_beacon(beacon)
+            case StoreSnapshot():
+                self._spawn(self._store_snapshot(effect))
+            case Publish():
+                self._publish(self.machine, effect)
+            case AskRepair(ask):
+                log.info("repair_asked doc=%r missing=%d", ask.doc, len(ask.missing))
+                self.bus.ask_repair(ask)
+            case Reject(entry, reason):
+                log.warning("change_rejected version=%s reason=%r", entry.version, reason)
+                self.bus.reject(entry, reason)
+            case Report():
+                report(log, effect)
+
+    def _publish(self, machine: Leader, effect: Publish) -> None:
+        change = effect.change
+
+        def done(result: Version | BusError) -> None:
+            if isinstance(result, Version):
+                self._do(machine.published(change.doc, change.dot, result, now_ms()))
+            else:
+                self._do(machine.publish_failed(change.doc, change.dot, now_ms()))
+
+        self.bus.publish(change, done)
+
+    def _send_beacon(self, beacon: Beacon) -> None:
+        by_shard: dict[int, list[tuple[DocId, Version, str]]] = {}
+        for entry in beacon.docs:
+            by_shard.setdefault(shard_of(entry[0], self.bus.shards or 1), []).append(entry)
+        for shard, docs in sorted(by_shard.items()):
+            self.bus.send_beacon(shard, Beacon(tuple(docs)))
+
+    async def _load(self, machine: Leader, doc: DocId, before: int | None) -> None:
+        try:
+            snapshot = await self.bus.load_snapshot(doc)
+            fits = snapshot is not None and snapshot.version.epoch == self.bus.epoch
+            after = snapshot.version.seq if snapshot is not None and fits else 0
+            entries = await self.bus.read_log(doc, after, before)
+        except BusError as error:
+            log.info("log_unread doc=%r detail=%r", doc, str(error))
+            step = machine.log_failed(doc, now_ms())
+        else:
+            step = machine.logged(doc, snapshot, entries, now_ms())
+        if machine is self.machine:
+            self._do(step)
+
+    async def _store_snapshot(self, effect: StoreSnapshot) -> None:
+        try:
+            stored = await self.bus.store_snapshot(effect.snapshot)
+            log.info("snapshot doc=%r version=%s stored=%s", effect.snapshot.doc, effect.snapshot.version, stored)
+        except BusError as error:
+            log.warning("snapshot_failed doc=%r detail=%r", effect.snapshot.doc, str(error))
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task_died", exc_info=task.exception())
+
+    def _sync_asked(self, ask: SyncAsk, reply: str) -> None:
+        self._do(self.machine.sync_asked(ask, shard_of(ask.doc, self.bus.shards or 1), reply, now_ms()))
+
+    async def state_of(self, doc: DocId, deadline_s: float = 5.0) -> SyncAnswer | None:
+        """The document as this leader has it; None where it does not lead its shard or could not read it in time."""
+        self._asked += 1
+        reply = f"{INSIDE}{self._asked}"
+        waiting: asyncio.Future[SyncAnswer] = self._loop.create_future()
+        self._inside[reply] = waiting
+        try:
+            self._sync_asked(SyncAsk(doc, 0, b"\x00", None), reply)
+            if shard_of(doc, self.bus.shards or 1) not in self.machine.shards:
+                return None
+            return await asyncio.wait_for(waiting, deadline_s)
+        except TimeoutError:
+            return None
+        finally:
+            self._inside.pop(reply, None)
+
+    # --- what the bus says (BusListener) -----------------------------------------------------------------------------
+    def link_up(self, epoch: int, intact: bool) -> None:
+        log.info("link_up epoch=%x intact=%s", epoch, intact)
+        if self.machine.epoch not in (0, epoch) or not intact:
+            self._anew()
+        for shard in sorted(self._leading):
+            self._lead(shard, epoch)
+
+    def link_down(self, reason: str) -> None:
+        log.warning("link_down reason=%r", reason)
+
+    def merged(self, merged: Merged) -> None:
+        """Another leader's; a leader learns from the log alone."""
+
+    def presence(self, doc: DocId, payload: bytes) -> None: ...
+
+    def beacon(self, beacon: Beacon) -> None: ...
+
+    def repair_asked(self, ask: RepairAsk) -> None: ...
