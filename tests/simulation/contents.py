@@ -129,4 +129,4 @@ def _xml(node: object) -> str:
     inner = "".join(map(_xml, node.children))
     if isinstance(node, pycrdt.XmlFragment):
         return inner
-    return f"<{node.tag} {sorted(map(str, node.attributes))}>{inner}</>"
+    return f"<{node.tag} {sorted([(name, str(value)) for name, value in node.attributes])}>{inner}</>"

@@ -36,7 +36,7 @@ from sync.step import (
 )
 from sync.wire import Update, decode_frame
 
-from .contents import Contents, shape_of
+from .contents import shape_of
 from .disk import Disk, Violation
 from .schedule import Action
 from .uplink import Owner, Uplink, Witness
@@ -236,9 +236,8 @@ class EdgeNode:
                 continue
             if isinstance(message, Update):
                 told = conn.editor.told(conn, shape_of(message.update))
-                held = self.disk.image.contents.get(conn.doc, Contents())
                 for written in told:
-                    if not held.holds(written.shape):
+                    if not self.disk.image.holds(conn.doc, written.shape):
                         raise Violation(
                             f"{self.name}: {conn.doc}: {written.words()} is echoed before it is on the disk"
                         )

@@ -8,6 +8,7 @@ reaches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,8 @@ class Written:
     """An edge has said that it is on its disk."""
     excused: bool = False
     """Every disk, log message and editor that held it was lost."""
-    sent: set[ConnId] = field(default_factory=set)
+    arrived: set[ConnId] = field(default_factory=set)
+    """By which connections an edge has received it: what it sends there with this content says that it is safe."""
 
     def words(self) -> str:
         what = [f"clocks {first} to {following}" for _, first, following in self.shape.brings]
@@ -83,9 +85,13 @@ class Conn:
         world.after(at_ms - world.now_ms, action)
         return at_ms
 
-    def up(self, frame: bytes) -> None:
+    def up(self, frame: bytes, wrote: Sequence[Written] = ()) -> None:
+        """`wrote`: what of the editor's own is within."""
+
         def arrive() -> None:
             if not self.lost and self.node.run == self._run:
+                for written in wrote:
+                    written.arrived.add(self.id)
                 self.node.frame(self, frame)
 
         self._up_ms = self._after(self._up_ms, arrive)
@@ -160,18 +166,17 @@ class Editor:
             self.world.truth.wrote(written)
             self.world.note(self.name, f"writes {len(update)} bytes: {written.words()}")
             if self.conn is not None:
-                written.sent.add(self.conn.id)
-                self.conn.up(encode(Update(update)))
+                self.conn.up(encode(Update(update)), (written,))
 
     def told(self, conn: Conn, shape: Shape) -> list[Written]:
-        """What of this editor's own is within this echo, by the connection on which it was sent."""
+        """What of this editor's own is within this echo, of what arrived by this connection."""
         reach = dict.fromkeys((client for client, _, _ in shape.brings), 0)
         for client, _, following in shape.brings:
             reach[client] = max(reach[client], following)
         gone = {(client, clock) for client, first, end in shape.deletes for clock in range(first, end)}
         found: list[Written] = []
         for written in self._unacked:
-            if conn.id not in written.sent:
+            if conn.id not in written.arrived:
                 continue
             brought = all(reach.get(client, 0) >= following for client, _, following in written.shape.brings)
             if brought and all(
@@ -237,9 +242,7 @@ class Editor:
     def frame(self, conn: Conn, frame: bytes) -> None:
         match decode_frame(frame):
             case SyncStep1(state_vector):
-                for written in self._unacked:
-                    written.sent.add(conn.id)
-                conn.up(encode(SyncStep2(self.replica.diff(state_vector))))
+                conn.up(encode(SyncStep2(self.replica.diff(state_vector))), tuple(self._unacked))
             case SyncStep2(update) | Update(update):
                 self._take(update)
             case AwarenessUpdate():

@@ -324,7 +324,7 @@ class World:
             for doc in self.docs:
                 stored = node.disk.image.store.load(doc)
                 if stored is not None:
-                    held = node.disk.image.contents[doc]
+                    held = node.disk.image.fold(doc)
                     self.truth.judge(f"{node.name}, on disk", doc, held, stored.version, stored.dots)
         for leader in self.leaders:
             if leader.leader is not None:
