@@ -332,7 +332,7 @@ class LogConsumer:
     def _take(self, message: Msg) -> None:
         """A delivery comes under the subject it was published on, the end of a pull under the pull's own."""
         status = (message.headers or {}).get("Status")
-        if status is None:
+        if message.reply.startswith("$JS.ACK."):  # whatever headers it has: somebody may have stored a Status
             self._arrived.append(message)
             self._credit -= 1
         elif message.subject == self._pull_reply and status != "100":

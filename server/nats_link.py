@@ -29,7 +29,7 @@ from nats.aio.subscription import Subscription
 
 from sync.errors import BusError, BusRefused, BusUnreachable
 
-__all__ = ["Handler", "LinkOptions", "NatsLink"]
+__all__ = ["Handler", "LinkOptions", "NatsLink", "parse_header_lines"]
 
 log = logging.getLogger("skerry.bus")
 
@@ -75,7 +75,7 @@ class NatsLink:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[str] = loop.create_future()
-        self._client = Client()
+        self._client = _Client()
         self._last_error = ""
         self._inbox = f"_INBOX.skerry{secrets.token_hex(10)}"
         self._replies: dict[str, Handler] = {}
@@ -299,6 +299,24 @@ class NatsLink:
             self._queue.appendleft(_Out(subject, b"", None, "", 0))  # before all that waits
             self._wake.set()
             await asyncio.sleep(BEAT_S)
+
+
+def parse_header_lines(raw: bytes) -> dict[str, str]:
+    """`Name: value` lines. A line that is none is left out; the last of a repeated name counts: what the server adds to
+    a stored message comes after what was stored."""
+    headers: dict[str, str] = {}
+    for line in raw.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if colon and name.isascii() and len(name.split()) == 1:
+            headers[name.strip().decode("ascii")] = value.strip().decode("utf-8", "replace")
+    return headers
+
+
+class _Client(Client):
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """nats-py's own looks at each character of each name: 30 us for a change's headers instead of 6."""
+        return parse_header_lines(raw)
 
 
 _ABORTED: set[asyncio.Task[None]] = set()

@@ -187,7 +187,8 @@ class Session:
                 else:
                     message = arrived.get_nowait()
                 headers = message.headers or {}
-                match headers.get("Status"):
+                # A stored message may have a header Status of its own: what the server says has no subject.
+                match None if "Nats-Subject" in headers else headers.get("Status"):
                     case None:
                         page.append(_stored(headers, message.data))
                     case "204":

@@ -21,6 +21,8 @@ from typing import Protocol
 from sync.errors import BusError, BusRefused, BusUnreachable, ConfigError, StreamDiffers
 from sync.ids import DocId, subject_token
 
+from .nats_link import parse_header_lines
+
 __all__ = ["ApiError", "Layout", "LogState", "Requester", "api", "ensure_streams", "raise_epoch", "read_log_state"]
 
 Json = dict[str, object]
@@ -207,21 +209,11 @@ async def leader_get(
         raise
     message = _object(answer.get("message"))
     try:
-        headers = parse_headers(base64.b64decode(str(message.get("hdrs", ""))))
+        headers = parse_header_lines(base64.b64decode(str(message.get("hdrs", ""))))
         payload = base64.b64decode(str(message.get("data", "")))
     except (binascii.Error, ValueError):
         raise BusError(f"{stream}: the server's answer is not base64; see its log") from None
     return str(message.get("subject", "")), headers, payload, _int(message.get("seq"))
-
-
-def parse_headers(raw: bytes) -> dict[str, str]:
-    """A block of NATS headers as stored. A line that is none is left out; the first of a repeated name counts."""
-    headers: dict[str, str] = {}
-    for line in raw.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
-        if colon:
-            headers.setdefault(name.decode("ascii", "replace"), value.strip().decode("utf-8", "replace"))
-    return headers
 
 
 def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> list[Json]:

@@ -146,6 +146,21 @@ def test_what_is_no_change_is_unreadable_with_its_reason(nats: NatsServer, names
     asyncio.run(run())
 
 
+def test_a_stored_status_header_does_not_pass_for_the_servers_word(nats: NatsServer, namespace: str) -> None:
+    async def run() -> None:
+        async with running(nats.url, namespace, shards=1) as bus:
+            for status in ("204", "404", "503", "409", "100"):
+                await bus.session().publish(f"{namespace}.changes.0.a", b"", {"Status": status})
+            await published(bus, change("a", 1))
+
+            entries = await bus.read_log(DocId("a"), 0, None)
+
+            assert [type(entry) for entry in entries] == [Unreadable] * 5 + [Logged]
+            assert [one.entry for one in await fetched(bus.consumer(0), 6)] == entries
+
+    asyncio.run(run())
+
+
 def test_three_thousand_messages_are_read_in_batches(nats: NatsServer, namespace: str) -> None:
     async def run() -> None:
         async with running(nats.url, namespace) as bus:
