@@ -315,7 +315,7 @@ def parse_header_lines(raw: bytes) -> dict[str, str]:
 class _Client(Client):
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        """nats-py's own looks at each character of each name: 30 us for a change's headers instead of 6."""
+        """nats-py's own looks at each character of each name: 17 us for a change as it is read, instead of 7."""
         return parse_header_lines(raw)
 
 
