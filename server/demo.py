@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from websockets.asyncio.client import connect
 
@@ -152,7 +153,7 @@ async def _show(
     say = console.print
 
     def both() -> None:
-        say(f"      a: {ada.text!r}\n      b: {ben.text!r}")
+        console.print(f"      a: {ada.text!r}\n      b: {ben.text!r}", markup=False)
 
     say("\n[bold]1[/] Ada types at edge a, Ben at edge b; both are linked.")
     await ada.type("Ada was here. ")
@@ -162,15 +163,15 @@ async def _show(
     both()
     say("\n[bold]2[/] Edge b's link is cut. Both go on typing; neither waits.")
     await _cut(addresses["b"], CUT_S)
-    await ada.type("[a, while b was away] ")
-    await ben.type("[b, on its own] ")
+    await ada.type("(a, while b was away) ")
+    await ben.type("(b, on its own) ")
     both()
     status = await get_json(f"http://{addresses['b']}", "/status")
     say(f"      edge b: link {_field(status, 'link', 'state')}, outbox {_field(status, 'outbox', 'count')} change(s)")
     say("\n[bold]3[/] The link is back; the changes cross.")
     await _cut(addresses["b"], 0)
-    await ada.until("[b, on its own] ", DEADLINE_S)
-    await ben.until("[a, while b was away] ", DEADLINE_S)
+    await ada.until("(b, on its own) ", DEADLINE_S)
+    await ben.until("(a, while b was away) ", DEADLINE_S)
     both()
     say("\n[bold]4[/] Is it equal?")
     return await _verify(console, addresses, nats, namespace)
@@ -208,7 +209,7 @@ async def _verify(console: Console, addresses: dict[str, str], nats: str, namesp
         if node in addresses:
             shown = str(_field(await _document(addresses[node]), "content", "text", "value"))
             contents.add(shown)
-        table.add_row(node, str(state["version"]), str(state["digest"]), str(state["outbox"]), shown)
+        table.add_row(node, str(state["version"]), str(state["digest"])[:12], str(state["outbox"]), escape(shown))
     console.print(table)
     equal = equal and len(contents) == 1
     console.print("\n[bold green]EQUAL[/]" if equal else "\n[bold red]NOT EQUAL[/]: this is a bug, please report it")

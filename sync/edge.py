@@ -278,6 +278,7 @@ class Edge:
         update = EMPTY_UPDATE if own else message.update or EMPTY_UPDATE  # one's own comes back: nothing to read again
         before = replica.version
         host.idle_since_ms = now_ms
+        host.told = message.version
         taken, gap = replica.take_merged(message.prev, message.version, update, check_update(update), now_ms)
         self._serving.take_in(host, taken, out)
         if taken.verdict is not Verdict.EARLY and not message.fetch:
@@ -385,8 +386,11 @@ class Edge:
             if not host.compare:
                 self._catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)
             return
+        if host.told is not None and host.told.epoch == self.epoch and host.told.seq > answer.version.seq:
+            self._catchup.want(host.doc, now_ms)  # a broadcast has overtaken the answer
+            return
         if replica.version != answer.version or not answer.digest:
-            return  # broadcasts came between question and answer, or the leader waits for a gap: a beacon compares
+            return  # the leader waits for a gap: a beacon compares
         ahead = any(clock > theirs.get(client, 0) for client, clock in replica.clocks.items())
         if ahead or replica.digest() != answer.digest:
             self._heal(host, replica, answer.state_vector, now_ms, out)

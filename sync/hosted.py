@@ -75,6 +75,8 @@ class Hosted:
     heal_after_ms: int = 0
     compare: bool = False
     """Compare with the leader once the outbox is empty."""
+    told: Version | None = None
+    """Newest version that a broadcast named: an older answer says nothing about what the leader lacks."""
     failures: int = 0
     idle_since_ms: int = 0
 

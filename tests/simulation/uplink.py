@@ -155,22 +155,22 @@ class Uplink:
         self, at_server: Callable[[], Action | None], failed: Action | None = None, failed_after_ms: int = 0
     ) -> None:
         """Run `at_server` there, and the action that it returns here; within this session, or `failed`, or nothing."""
-        waiting = [True]
+        waiting, session = [True], self.session
 
         def answer(action: Action) -> None:
-            if waiting:
+            if waiting and session == self.session:
                 waiting.clear()
                 action()
 
         def arrived() -> None:
             action = at_server()
             if action is not None:
-                self.world.network.deliver(self.link, self.in_session(lambda: answer(action)))
+                self.world.network.deliver(self.link, lambda: answer(action))
 
         self.world.network.send(self.link, arrived)
         if failed is not None:
             lost = failed
-            self.world.after(failed_after_ms, self.in_session(lambda: answer(lost)))
+            self.world.after(failed_after_ms, lambda: answer(lost))
 
     def publish(self, change: Change, attempt: int = 0) -> None:
         """Append to the log; the owner hears of it exactly once within this session."""
