@@ -278,7 +278,8 @@ class Edge:
         update = EMPTY_UPDATE if own else message.update or EMPTY_UPDATE  # one's own comes back: nothing to read again
         before = replica.version
         host.idle_since_ms = now_ms
-        host.told = message.version
+        if host.told is None or message.version > host.told:
+            host.told = message.version
         taken, gap = replica.take_merged(message.prev, message.version, update, check_update(update), now_ms)
         self._serving.take_in(host, taken, out)
         if taken.verdict is not Verdict.EARLY and not message.fetch:
