@@ -18,6 +18,7 @@ const editors = new Map()
 const complaints = [] // what the provider prints, such as "Unable to compute message"
 console.error = (...words) => complaints.push(words.map(String).join(' '))
 console.warn = console.error
+process.setMaxListeners(0) // each provider listens for the end of the process, and many live in here
 
 // --- values ----------------------------------------------------------------------------------------------------------
 // JSON with {"$": kind, ...} for a shared type, so that a request can nest them.
