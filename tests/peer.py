@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from sync import wire
 from sync.document import Document, byte_offset
 from sync.limits import FRAME_BYTES_MAX
-from sync.validate import check_update
+from sync.validate import check_state_vector, check_update
 from tests.processes import Node, wait_for
 
 __all__ = ["Peer", "holds"]
@@ -157,6 +157,12 @@ class Peer:
     def append(self, text: str) -> None:
         self.edit(lambda own: own.insert(len(own), text))
 
+    def apply_own(self, update: bytes) -> None:
+        """An update that this client is said to have made: taken in here, and sent at once where there is a socket."""
+        self.crdt.apply_update(update)
+        if (socket := self._socket) is not None:
+            self._send_on(socket, wire.Update(update))
+
     def send(self, frame: bytes) -> None:
         """Bytes as they are. Raises OSError where there is no connection."""
         socket = self._socket
@@ -176,9 +182,12 @@ class Peer:
 
     # --- what is seen ------------------------------------------------------------------------------------------------
     @property
-    def clock(self) -> int:
-        """How many operations this client has made."""
-        return Document(self.crdt.get_update()).clocks().get(self.crdt.client_id, 0)
+    def connected(self) -> bool:
+        return self._socket is not None
+
+    def clocks(self) -> dict[int, int]:
+        """Client -> next clock, of what is here."""
+        return check_state_vector(self.crdt.get_state())
 
     def read(self) -> str:
         self.pump()

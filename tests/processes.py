@@ -285,13 +285,14 @@ class NatsNode(Node):
 
     @property
     def server_pid(self) -> int:
-        (path,) = self.data.rglob("nats.pid")
-        return int(path.read_text())
+        """Of nats-server itself, as the kernel knows it: a pid file may be of the one before."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/children")
+        (child,) = {int(child) for task in tasks for child in task.read_text().split()}
+        return child
 
     @property
     def jetstream(self) -> Path:
-        (path,) = (path for path in self.data.rglob("jetstream") if path.is_dir() and path.parent.name != "jetstream")
-        return path
+        return self.data / "nats" / "jetstream"
 
     def kill(self) -> None:
         """SIGKILL for both, the server first: it must not get to a clean end."""
@@ -322,9 +323,8 @@ class NatsNode(Node):
     def roll_back(self, copy: Path) -> None:
         """Stop, put an older copy in the place of what is there, start again."""
         self.stop()
-        jetstream = self.jetstream
-        shutil.rmtree(jetstream)
-        shutil.copytree(copy, jetstream)
+        shutil.rmtree(self.jetstream)
+        shutil.copytree(copy, self.jetstream)
         self.start()
 
 

@@ -1,0 +1,99 @@
+"""SIGKILL of every process while two authors replay a recorded history: nothing is lost, and all end equal."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from server.trace import TRACE_ROOT, read_trace
+from sync.document import Document
+from tests.faults.authors import cast_of, replay
+from tests.peer import Peer, holds
+from tests.processes import Cluster, Node, record
+
+DOC = "notes/friends"
+SEEDS = [int(seed) for seed in os.environ.get("SKERRY_KILL_SEEDS", "1").split(",")]
+KILLS_EACH = 2
+KILLS_EACH_LONG = 8
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_replay_survives_the_death_of_every_process(tmp_path: Path, traces: Path, long: bool, seed: int) -> None:
+    trace = read_trace(traces / "friendsforever.json.gz")
+    chance = random.Random(seed)
+    with Cluster(tmp_path) as cluster:
+        assert cluster.leader is not None
+        victims: list[Node] = [cluster.nats, cluster.leader, cluster["a"], cluster["b"]]
+        turns = victims * (KILLS_EACH_LONG if long else KILLS_EACH)
+        chance.shuffle(turns)
+        moments = sorted(chance.sample(range(500, len(trace.transactions) - 500), len(turns)))
+        plan = list(zip(moments, turns, strict=True))
+        authors, wanted = cast_of(trace, [cluster["a"], cluster["b"]], DOC)
+
+        def kill_on_time(typed: int) -> None:
+            while plan and plan[0][0] <= typed:
+                _, victim = plan.pop(0)
+                if not victim.ready_line:
+                    victim.wait_ready()
+                victim.kill()
+                victim.spawn()
+
+        try:
+            replay(authors, kill_on_time)
+            assert not plan
+            for victim in victims:
+                victim.wait_ready()
+            for author in authors:
+                author.peer.wait_text(trace.end, 60)
+            cluster.settle(DOC, deadline_s=60)
+            for author in authors:
+                assert holds(wanted, author.peer.acknowledged.state())
+        finally:
+            for author in authors:
+                author.peer.close()
+
+        for edge in cluster.edges.values():
+            assert record(record(edge.document(DOC)["content"])[TRACE_ROOT])["value"] == trace.end
+            assert edge.digest(DOC) == Document(wanted).digest()
+
+        # What the log alone knows: a new leader and an edge without a past.
+        for edge in cluster.edges.values():
+            edge.kill()
+        cluster.leader.restart()
+        fresh = cluster.add_edge("fresh")
+        fresh.wait_link("up")
+        with Peer(fresh, DOC) as cyd:
+            cyd.wait_text(trace.end, 60)
+        assert fresh.digest(DOC) == Document(wanted).digest()
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["with a link", "cut off"])
+def test_what_an_edge_echoed_outlives_the_edge_and_its_client(tmp_path: Path, linked: bool) -> None:
+    with Cluster(tmp_path, ["a"]) as cluster:
+        edge = cluster["a"]
+        if not linked:
+            cluster.nats.stop()
+        written = ""
+        for round_ in range(5):
+            with Peer(edge, DOC) as ada:
+                ada.wait_text(written)
+                for number in range(20):
+                    ada.append(f"{round_}.{number} ")
+                own = ada.crdt.client_id
+                ada.wait(lambda ada=ada: ada.echoed_clock > 0, 10, "the first echo")  # type: ignore[misc]
+
+                edge.kill()
+
+                ada.pump(0.2)
+                echoed = ada.echoed_clock
+            edge.start()
+            with Peer(edge, DOC) as ben:
+                ben.wait_synced()
+                written = ben.read()
+                assert ben.clocks().get(own, 0) >= echoed
+        if not linked:
+            cluster.nats.start()
+        cluster.settle(DOC)
