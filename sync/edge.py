@@ -282,8 +282,8 @@ class Edge:
             host.told = message.version
         taken, gap = replica.take_merged(message.prev, message.version, update, check_update(update), now_ms)
         self._serving.take_in(host, taken, out)
-        if taken.verdict is not Verdict.EARLY and not message.fetch:
-            replica.hold_dots(message.dots)
+        if taken.verdict is not Verdict.EARLY and not gap and not message.fetch:
+            replica.hold_dots(message.dots)  # across a gap: what the leader had before carries no bytes
         if replica.version != before or taken.updates:
             self._serving.write_version(host)
         refused = host.unmerged.intersection(message.rejected)

@@ -51,6 +51,8 @@ class Hosted:
     """(connection, state vector) of step 1s that wait for `ready`."""
     pending: list[Pending] = field(default_factory=list)
     pending_bytes: int = 0
+    writers: dict[ConnId, None] = field(default_factory=dict)
+    """Whose updates the next flush holds: they are told after its commit, the others before."""
     presence: Presence = field(default_factory=Presence)
     seq: int = 0
     """Newest dot of this edge's origin."""

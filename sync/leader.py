@@ -71,6 +71,9 @@ class Lane:
     stale: bool = False
     """What is being loaded may lack a message that somebody else was given: load again, to the log's end."""
     queue: list[LogEntry] = field(default_factory=list)
+    first: int | None = None
+    """Smallest place in `queue` that was delivered for the first time: everything before it may have been acknowledged
+    by somebody else, also what comes after a redelivered one, and is read from the log."""
     asks: list[tuple[SyncAsk, str]] = field(default_factory=list)
     sent: Version | None = None
     """Where the last broadcast left the edges."""
@@ -155,7 +158,7 @@ class Leader:
             lane = self._lane(entry.version, entry_doc(entry), shard, now_ms)
             lane.used_ms = now_ms
             if lane.replica is None:
-                self._enqueue(lane, entry, out)
+                self._enqueue(lane, delivery, out)
             else:
                 self._fold(lane, entry, now_ms, out)
         self._broadcast_all(now_ms, out)
@@ -189,19 +192,23 @@ class Leader:
             lane = self.lanes[doc] = Lane(doc, shard, used_ms=now_ms)
         return lane
 
-    def _enqueue(self, lane: Lane, entry: LogEntry, out: Out) -> None:
-        """Invariant 1."""
+    def _enqueue(self, lane: Lane, delivery: Delivery, out: Out) -> None:
+        """Invariant 1. A repeat says nothing about what was delivered and acknowledged behind it: read the whole log."""
+        entry = delivery.entry
+        lane.stale = lane.stale or delivery.redelivered
         if any(waiting.version == entry.version for waiting in lane.queue):
             return  # delivered again meanwhile
         if len(lane.queue) >= limits.LANE_COUNT_MAX:
             return  # not acknowledged: it comes again
         lane.queue.append(entry)
+        if not redelivered:
+            lane.first = min(lane.first or entry.version.seq, entry.version.seq)
         self._load(lane, out)
 
     def _load(self, lane: Lane, out: Out) -> None:
         if not lane.loading:
             lane.loading = True
-            before = None if lane.stale else min((entry.version.seq for entry in lane.queue), default=None)
+            before = None if lane.stale else lane.first
             lane.stale = False
             out.append(LoadLogged(lane.doc, before))
 
@@ -245,6 +252,7 @@ class Leader:
         if snapshot is not None and snapshot.version.epoch != self.epoch:
             self._ship_old_snapshot(lane, snapshot, now_ms, out)
         queue, lane.queue = lane.queue, []
+        lane.first = None
         for entry in sorted(queue, key=lambda waiting: waiting.version.seq):
             if lane.replica is None:
                 lane.queue.append(entry)  # broken over one of them: folded again after the load
@@ -339,12 +347,17 @@ class Leader:
             lane.held[entry.version.seq] = entry
             return
         lane.fresh.extend(taken.updates)
-        let_in = [entry] if taken.verdict is Verdict.NEW else []
-        let_in += [lane.held.pop(early.seq) for early in taken.released if early.seq in lane.held]
-        for logged in let_in or [entry]:
+        released = [lane.held.pop(early.seq) for early in taken.released if early.seq in lane.held]
+        for logged in [entry, *released]:
             lane.fresh_dots.add(logged.change.dot)
             lane.fresh_dots.update(logged.change.covers)
-        lane.fresh_contexts.extend((logged.change.dot, logged.change.context) for logged in let_in)
+        let_in = [entry] if taken.verdict is Verdict.NEW else []
+        let_in += [logged for logged in released if logged.change.update in taken.updates]
+        told = {dot for dot, _ in lane.fresh_contexts}
+        for logged in let_in:  # one dot may stand twice in the log, and both wait for the same gap
+            if logged.change.dot not in told:
+                told.add(logged.change.dot)
+                lane.fresh_contexts.append((logged.change.dot, logged.change.context))
 
     def _reject(self, entry: LogEntry, reason: str, out: Out) -> None:
         self.rejected_count += 1
@@ -424,6 +437,7 @@ class Leader:
         self._forget(lane)
         lane.careful = True
         lane.queue = [*batch, *lane.queue]
+        lane.first = min((entry.version.seq for entry in batch), default=None)
         self._load(lane, out)
 
     # --- snapshots ---------------------------------------------------------------------------------------------------

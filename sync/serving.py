@@ -160,10 +160,14 @@ class Serving:
         for part in taken.updates:
             sender = senders.get(part)
             self._pend(host, conn if sender is None else sender, part)
+        for early in taken.released:
+            if early.conn is not None:
+                host.writers[early.conn] = None  # also where it was SEEN: it reads its own update only after the commit
 
     def _pend(self, host: Hosted, conn: ConnId, update: bytes) -> None:
         host.pending.append(Pending(update, conn, Context(edge=self.name)))
         host.pending_bytes += len(update)
+        host.writers[conn] = None
         host.early_asked.pop(update, None)
         self._dirty[host.doc] = None
 
@@ -304,6 +308,7 @@ class Serving:
         host.suspects += host.pending
         host.pending = []
         host.pending_bytes = 0
+        host.writers.clear()
         self._dirty.pop(host.doc, None)
         host.replica = None
         self.load(host, out)
@@ -410,11 +415,12 @@ class Serving:
             stamped = Context(context.edge, context.actor, context.causation, context.correlation, wall_ms)
             changes.append(Change(host.doc, self._next_dot(host), update, stamped))
         frame = wire.encode(wire.Update(merge([change.update for change in changes])))
-        writers = tuple(dict.fromkeys(pending.conn for pending in host.pending))
+        writers = tuple(host.writers)
         for change in changes:
             self._append(host, AppendUpdate(host.doc, change.update, change.dot, change.context))
         host.pending = []
         host.pending_bytes = 0
+        host.writers.clear()
         self._fan_out(host, frame, writers, out)
         return Flushed(host.doc, tuple(changes), writers, frame)
 
@@ -486,6 +492,7 @@ class Serving:
                 host.unmerged.discard(change.dot)
             host.pending = []
             host.pending_bytes = 0
+            host.writers.clear()
             host.replica = None
             host.ready = False
             host.echo.clear()

@@ -1,0 +1,540 @@
+"""The edge machine, told as scenarios. Each law that it keeps has a test that fails when it is switched off."""
+
+from __future__ import annotations
+
+from sync import limits, wire
+from sync.change import Beacon, Change, Merged, RepairAsk
+from sync.document import Document
+from sync.ids import ConnId, Dot, DotSet, Origin, Version, parse_document_id
+from sync.presence import encode_awareness
+from sync.serving import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_GAP
+from sync.validate import AwarenessEntry
+from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Island, Log, Sea, frame
+
+
+def test_a_change_is_committed_before_it_is_published_and_before_its_writer_sees_it_echoed() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.link()
+    island.open(1)
+    island.open(2)
+
+    update = ada.type("hello")
+    island.send(1, frame(update))
+    island.flush()
+
+    assert island.updates(2) == [update], "the others see it at once"
+    assert island.updates(1) == []
+    assert island.published == []
+
+    island.commit()
+
+    assert island.updates(1) == [update]
+    assert [change.update for change in island.published] == [update]
+    assert island.text() == "hello"
+
+
+def test_what_is_pending_becomes_one_change() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.link()
+    island.open(1)
+    island.open(2)
+
+    for letter in "hello":
+        island.send(1, frame(ada.type(letter)))
+    island.commit()
+
+    assert len(island.published) == 1
+    assert len(island.updates(2)) == 1
+    assert island.published[0].dot == Dot(Origin(1), 1)
+    assert island.published[0].context.edge == "a"
+    assert island.published[0].context.time_ms == 1_000_000
+
+
+def test_an_early_update_is_neither_stored_nor_passed_on_before_its_gap_closes() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    island.open(2)
+    first, second = ada.type("a"), ada.type("b")
+
+    island.send(1, frame(second))
+    island.commit()
+
+    assert island.updates(2) == []
+    assert island.store.load(PLAN) is None
+
+    island.send(1, frame(first))
+    island.commit()
+
+    assert island.text() == "ab"
+    assert len(island.updates(2)) == 1
+
+
+def test_an_early_update_is_echoed_to_its_own_writer_only_after_the_commit() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    island.open(2)
+    first, second = ada.type("a"), ada.type("b")
+
+    island.send(1, frame(second))
+    island.send(2, frame(first))
+    island.flush()
+
+    assert island.updates(1) == []
+    assert island.updates(2) == []
+
+
+def test_a_gap_that_does_not_close_is_asked_for_and_then_its_sender_is_told() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    island.open(2)
+    ada.type("a")
+    island.send(1, frame(ada.type("b")))
+    asked_before = sum(isinstance(m, wire.SyncStep1) for m in island.sent[1])
+
+    island.tick(limits.EARLY_MS_MAX + 200)
+
+    assert sum(isinstance(m, wire.SyncStep1) for m in island.sent[1]) == asked_before + 1
+
+    island.tick(limits.EARLY_MS_MAX * (limits.EARLY_REPAIRS_MAX + 1))
+
+    assert island.closed[1][0] == CLOSE_GAP
+    assert "client 1 up to clock 1" in island.closed[1][1]
+    assert 2 not in island.closed
+
+
+def test_bad_bytes_close_their_connection_and_nobody_else_notices() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    for conn in (1, 2, 3):
+        island.open(conn)
+
+    island.send(1, b"\x63\x01\x02")
+    island.send(2, frame(b"\x01\x01\x01\x00\x2c"))
+    update = ada.type("x")
+    island.send(3, frame(update))
+    island.commit()
+
+    assert island.closed[1][0] == CLOSE_BAD_FRAME
+    assert island.closed[2][0] == CLOSE_BAD_UPDATE
+    assert 3 not in island.closed
+    assert island.updates(3) == [update]
+
+
+def test_an_update_that_breaks_pycrdt_closes_its_sender_and_the_others_are_kept() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    island.open(2)
+    island.send(1, frame(ada.type("a")))
+    island.commit()
+
+    poison = bytes([1, 1, 9, 0, 0x04, 0, 1, 0, 1, ord("x"), 0])  # a string whose parent is a string
+    island.send(2, frame(poison))
+    island.send(1, frame(ada.type("b")))
+    island.commit()
+
+    assert island.closed[2][0] == CLOSE_BAD_UPDATE
+    assert 1 not in island.closed
+    assert island.text() == "ab"
+    assert {report.event for report in island.reports} == {"document_rebuilt", "update_refused"}
+
+
+def test_a_client_that_opens_is_told_what_is_here_and_asked_for_what_is_not() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    island.send(1, frame(ada.type("hello")))
+    island.commit()
+
+    island.open(2)
+
+    assert [type(message) for message in island.sent[2]] == [wire.SyncStep1, wire.SyncStep2]
+    answer = island.sent[2][1]
+    assert isinstance(answer, wire.SyncStep2)
+    assert Document(answer.update).text("text") == "hello"
+
+
+def test_the_first_open_of_an_unknown_document_waits_for_the_leader_while_there_is_a_link() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    sea = Sea(island)
+    sea.log.append(Change(PLAN, Dot(Origin(5), 1), ada.type("from elsewhere")))
+
+    island.open(1)
+    assert 1 not in island.sent, "an empty page would be a lie"
+
+    sea.settle()
+
+    answer = next(message for message in island.sent[1] if isinstance(message, wire.SyncStep2))
+    assert Document(answer.update).text("text") == "from elsewhere"
+
+
+def test_the_first_open_is_answered_at_once_without_a_link_and_in_time_without_a_leader() -> None:
+    cut_off, linked = Island("a", 1), Island("b", 2)
+    linked.link()
+
+    cut_off.open(1)
+    linked.open(1)
+
+    assert [type(message) for message in cut_off.sent[1]] == [wire.SyncStep1, wire.SyncStep2]
+    assert 1 not in linked.sent
+
+    linked.tick(limits.FIRST_OPEN_MS_MAX + 100)
+
+    assert [type(message) for message in linked.sent[1]] == [wire.SyncStep1, wire.SyncStep2]
+
+
+def test_an_edit_on_a_document_that_waits_for_the_leader_is_stored_all_the_same() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.link()
+
+    island.open(1)
+    island.send(1, frame(ada.type("no waiting")))
+    island.commit()
+
+    assert island.text() == "no waiting"
+
+
+def test_the_outbox_keeps_a_change_until_the_leader_has_merged_it() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    sea = Sea(island)
+    island.open(1)
+    sea.settle()
+    island.send(1, frame(ada.type("x")))
+    island.commit()
+
+    change = island.published.pop()
+    version = sea.log.append(change)
+    island.do(island.edge.published(PLAN, change.dot, version, 0))
+    island.commit()
+    assert island.outbox == 1, "an acknowledgement of the log is no promise"
+
+    sea.chair.deliver(version.seq)
+    sea.settle()
+
+    assert island.outbox == 0
+
+
+def test_a_lost_broadcast_is_found_by_the_beacon_and_the_outbox_empties() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    sea = Sea(island)
+    island.open(1)
+    sea.settle()
+    island.send(1, frame(ada.type("x")))
+    island.commit()
+    change = island.published.pop()
+    version = sea.log.append(change)
+    island.do(island.edge.published(PLAN, change.dot, version, 0))
+    sea.chair.deliver(version.seq)
+    sea.chair.said.clear()
+
+    island.do(island.edge.beacon(Beacon(((PLAN, version, ""),)), 0))
+    sea.settle()
+
+    assert island.outbox == 0
+
+
+def test_edges_cut_off_edited_and_joined_again_are_equal() -> None:
+    a, b = Island("a", 1), Island("b", 2)
+    ada, ben = Ada(1), Ada(2)
+    sea = Sea(a, b)
+    a.open(1)
+    b.open(1)
+    sea.settle()
+    b.unlink()
+
+    a.send(1, frame(ada.type("ada ")))
+    b.send(1, frame(ben.type("ben ")))
+    sea.settle(a)
+    b.commit()
+    assert (a.text(), b.text(), b.outbox) == ("ada ", "ben ", 1)
+
+    b.link()
+    sea.settle()
+
+    assert a.text() == b.text()
+    assert (a.outbox, b.outbox) == (0, 0)
+    assert len(sea.log.entries) == 2, "nothing is shipped that need not be"
+
+
+def test_the_outbox_survives_a_crash_and_keeps_its_dots() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    island.send(1, frame(ada.type("x")))
+    island.commit()
+
+    island.crash(origin=2)
+    sea = Sea(island)
+    sea.settle()
+
+    assert [e.change.dot for e in sea.log.entries if hasattr(e, "change")] == [Dot(Origin(1), 1)]
+    assert island.outbox == 0
+
+
+def test_a_crash_before_the_commit_loses_only_what_was_acknowledged_to_nobody() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.link()
+    island.open(1)
+    island.send(1, frame(ada.type("x")))
+    island.flush()
+
+    assert island.updates(1) == []
+    assert island.published == []
+    island.crash(origin=2)
+
+    assert island.store.load(PLAN) is None
+
+
+def test_a_publish_that_fails_goes_out_again_with_the_same_dot() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.link()
+    island.open(1)
+    island.send(1, frame(ada.type("x")))
+    island.commit()
+    first = island.published.pop()
+
+    island.do(island.edge.publish_failed(PLAN, first.dot, island.now))
+    island.tick(1_000)
+
+    assert island.published == [first]
+
+
+def test_a_document_that_the_log_forgot_is_shipped_again() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    sea = Sea(island)
+    island.open(1)
+    sea.settle()
+    island.send(1, frame(ada.type("kept")))
+    island.send(1, frame(ada.delete_first()))
+    sea.settle()
+    assert island.outbox == 0
+    island.crash(origin=2)
+
+    sea.log = Log(epoch=EPOCH + 1)
+    sea.chair = Chair(sea.log)
+    island.link(EPOCH + 1, intact=False)
+    sea.settle()
+
+    assert not island.edge.sweeping
+    assert island.outbox == 0
+    assert len(sea.log.entries) == 1
+    asked = Island("b", 3)
+    asked.link(EPOCH + 1)
+    asked.open(1)
+    sea.islands = (asked,)
+    sea.settle()
+    assert asked.text() == "ept"
+
+
+def test_an_answer_that_a_broadcast_has_overtaken_starts_no_healing() -> None:
+    a, b = Island("a", 1), Island("b", 2)
+    ada, ben = Ada(1), Ada(2)
+    sea = Sea(a, b)
+    a.open(1)
+    b.open(1)
+    sea.settle()
+    b.unlink()
+    a.send(1, frame(ada.type("a")))
+    sea.settle(a)
+    b.send(1, frame(ben.type("b")))
+    b.commit()
+
+    b.link()
+    old = sea.chair.answer(b.asks.pop())
+    change = b.published.pop()
+    version = sea.log.append(change)
+    sea.chair.deliver(version.seq)
+    b.do(b.edge.published(PLAN, change.dot, version, 0))
+    for merged in sea.chair.said:
+        b.do(b.edge.merged(merged, 0))
+    b.do(b.edge.sync_answered(old, 0))
+    sea.settle()
+
+    assert len(sea.log.entries) == 2
+    assert a.text() == b.text()
+
+
+def test_a_lost_deletion_shows_in_the_digest_and_is_mended() -> None:
+    a, b = Island("a", 1), Island("b", 2)
+    ada = Ada(1)
+    sea = Sea(a, b)
+    a.open(1)
+    b.open(1)
+    a.send(1, frame(ada.type("abc")))
+    sea.settle()
+
+    a.send(1, frame(ada.delete_first()))
+    sea.settle(a)  # the broadcast to b is lost
+    assert b.text() == "abc"
+    sea.chair.tick(limits.BEACON_MS + 100)
+    for beacon in sea.chair.beacons:
+        b.do(b.edge.beacon(beacon.beacon, 0))
+    sea.settle()
+
+    assert b.text() == "bc"
+
+
+def test_what_the_leader_lacks_is_shipped_by_whoever_has_it() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    island.send(1, frame(ada.type("abc")))
+    island.commit()
+    island.link()
+    island.published.clear()
+
+    island.do(island.edge.repair_asked(RepairAsk(PLAN, b"\x00", ((1, 3),)), 0))
+    island.commit()
+
+    assert len(island.published) == 1
+    assert Document(island.published[0].update).text("text") == "abc"
+    assert Dot(Origin(1), 1) in island.published[0].covers
+
+
+def test_an_early_update_of_a_client_that_the_log_lets_in_becomes_a_change_of_this_edge() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    sea = Sea(island)
+    island.open(1)
+    sea.settle()
+    first, second = ada.type("a"), ada.type("b")
+    island.send(1, frame(second))
+
+    version = sea.log.append(Change(PLAN, Dot(Origin(5), 1), first))
+    sea.chair.deliver(version.seq)
+    sea.settle()
+
+    assert island.text() == "ab"
+    assert [e.change.update for e in sea.log.entries if hasattr(e, "change")] == [first, second]
+
+
+def test_a_full_disk_tells_the_writers_and_loses_nothing_that_was_acknowledged() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    island.open(2)
+    island.send(1, frame(ada.type("safe")))
+    island.commit()
+
+    lost = ada.type(" not")
+    island.send(1, frame(lost))
+    island.fail_commit()
+
+    assert {island.closed[1][0], island.closed[2][0]} == {CLOSE_CANNOT_STORE}
+    assert "disk full" in island.closed[1][1]
+    island.open(3)
+    island.send(3, frame(lost))
+    island.commit()
+    assert island.text() == "safe not"
+    assert island.updates(3) == [lost]
+
+
+def test_a_repeat_of_what_is_safe_is_echoed_and_neither_stored_nor_shipped_again() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.link()
+    island.open(1)
+    update = ada.type("x")
+    island.send(1, frame(update))
+    island.commit()
+    island.open(2)
+
+    island.send(2, frame(update))
+    island.commit()
+
+    assert island.updates(2) == [update]
+    assert len(island.published) == 1
+
+
+def test_a_document_without_clients_leaves_memory_when_its_outbox_is_empty() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    sea = Sea(island)
+    island.open(1)
+    sea.settle()
+    island.send(1, frame(ada.type("x")))
+    sea.settle()
+    island.do(island.edge.closed(ConnId(1), island.now))
+
+    island.tick(limits.DOCUMENT_IDLE_MS + 500)
+
+    assert list(island.edge.hosted) == []
+    island.open(2)
+    answer = island.sent[2][-1]
+    assert isinstance(answer, wire.SyncStep2)
+    assert Document(answer.update).text("text") == "x"
+
+
+def test_a_pinned_document_is_replicated_without_a_client() -> None:
+    a, b = Island("a", 1), Island("b", 2, pins=("notes/*",))
+    ada = Ada(1)
+    sea = Sea(a, b)
+    a.open(1)
+    a.open(2, parse_document_id("secret"))
+    sea.settle()
+
+    a.send(1, frame(ada.type("everywhere")))
+    sea.settle()
+
+    assert b.text() == "everywhere"
+    assert list(b.store.documents()) == [PLAN]
+
+
+def test_the_updates_of_a_document_are_compacted_and_its_outbox_stays() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    for number in range(limits.COMPACT_ROWS + 1):
+        island.send(1, frame(ada.type(chr(97 + number % 26))))
+        island.commit()
+
+    stored = island.store.load(PLAN)
+    assert stored is not None
+    assert stored.state is not None
+    assert len(stored.updates) < 10
+    assert island.outbox == limits.COMPACT_ROWS + 1
+    assert len(island.text()) == limits.COMPACT_ROWS + 1
+
+
+def test_presence_reaches_the_other_clients_and_the_other_edges_and_a_joiner_at_once() -> None:
+    island = Island("a", 1)
+    island.link()
+    island.open(1)
+    island.open(2)
+    payload = encode_awareness([AwarenessEntry(9, 1, '{"name":"ada"}')])
+    island.presence.clear()
+
+    island.send(1, wire.encode(wire.AwarenessUpdate(payload)))
+
+    assert island.sent[2][-1] == wire.AwarenessUpdate(payload)
+    assert island.presence == [payload]
+    island.open(3)
+    assert wire.AwarenessUpdate(payload) in island.sent[3]
+    island.do(island.edge.closed(ConnId(1), 0))
+    gone = island.sent[2][-1]
+    assert isinstance(gone, wire.AwarenessUpdate)
+    assert gone.payload.endswith(b"null")
+
+
+def test_without_a_leader_an_edge_reads_the_log_itself() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    log = Log()
+    log.append(Change(PLAN, Dot(Origin(5), 1), ada.type("from the log")))
+    island.link()
+    island.open(1)
+
+    while not island.logged:
+        ask = island.asks.pop()
+        island.do(island.edge.sync_failed(PLAN, ask.ask, island.now))
+        island.tick(1_000)
+    island.do(island.edge.logged(PLAN, None, log.entries, island.now))
+    island.commit()
+
+    assert island.text() == "from the log"
+    host = island.edge.hosted[PLAN]
+    assert host.replica is not None
+    assert host.replica.version == Version(EPOCH, 1)
+
+
+def test_a_dot_is_not_held_across_a_gap() -> None:
+    island = Island("a", 1)
+    island.link()
+    island.open(1)
+    dots = DotSet()
+    dots.add(Dot(Origin(5), 1))
+
+    island.do(island.edge.merged(Merged(PLAN, Version(EPOCH, 7), Version(EPOCH, 12), b"", dots), 0))
+
+    host = island.edge.hosted[PLAN]
+    assert host.replica is not None
+    assert Dot(Origin(5), 1) not in host.replica.dots, "its content may be in the broadcast that is missing"
