@@ -69,6 +69,8 @@ class Authored:
     """Of the transaction; -1 for the content that the trace starts with, which is the first author's."""
     agent: int
     update: bytes
+    knows: tuple[int, ...]
+    """How many updates of each author are before it or it: what its author had seen and made."""
 
 
 def read_trace(path: Path) -> Trace:
@@ -169,7 +171,7 @@ def authored_updates(trace: Trace) -> Iterator[Authored]:
         update = first.document.edit_text(TRACE_ROOT, 0, 0, trace.start)
         first.made.append(update)
         first.knows[0] = 1
-        yield Authored(-1, 0, update)
+        yield Authored(-1, 0, update, tuple(first.knows))
     base = tuple(authors[0].knows)
     knows: list[tuple[int, ...]] = []  # of each transaction: how many updates of each author are before or in it
     for index, transaction in enumerate(trace.transactions):
@@ -179,7 +181,7 @@ def authored_updates(trace: Trace) -> Iterator[Authored]:
         author.made.append(update)
         author.knows[transaction.agent] += 1
         knows.append(tuple(author.knows))
-        yield Authored(index, transaction.agent, update)
+        yield Authored(index, transaction.agent, update, knows[-1])
 
 
 def _catch_up(
