@@ -71,9 +71,6 @@ class Lane:
     stale: bool = False
     """What is being loaded may lack a message that somebody else was given: load again, to the log's end."""
     queue: list[LogEntry] = field(default_factory=list)
-    first: int | None = None
-    """Smallest place in `queue` that was delivered for the first time: everything before it may have been acknowledged
-    by somebody else, also what comes after a redelivered one, and is read from the log."""
     asks: list[tuple[SyncAsk, str]] = field(default_factory=list)
     sent: Version | None = None
     """Where the last broadcast left the edges."""
@@ -193,7 +190,7 @@ class Leader:
         return lane
 
     def _enqueue(self, lane: Lane, delivery: Delivery, out: Out) -> None:
-        """Invariant 1. A repeat says nothing about what was delivered and acknowledged behind it: read the whole log."""
+        """Invariant 1. A repeat says nothing of what was acknowledged behind it: read to the log's end."""
         entry = delivery.entry
         lane.stale = lane.stale or delivery.redelivered
         if any(waiting.version == entry.version for waiting in lane.queue):
@@ -201,14 +198,12 @@ class Leader:
         if len(lane.queue) >= limits.LANE_COUNT_MAX:
             return  # not acknowledged: it comes again
         lane.queue.append(entry)
-        if not redelivered:
-            lane.first = min(lane.first or entry.version.seq, entry.version.seq)
         self._load(lane, out)
 
     def _load(self, lane: Lane, out: Out) -> None:
         if not lane.loading:
             lane.loading = True
-            before = None if lane.stale else lane.first
+            before = None if lane.stale else min((entry.version.seq for entry in lane.queue), default=None)
             lane.stale = False
             out.append(LoadLogged(lane.doc, before))
 
@@ -252,7 +247,6 @@ class Leader:
         if snapshot is not None and snapshot.version.epoch != self.epoch:
             self._ship_old_snapshot(lane, snapshot, now_ms, out)
         queue, lane.queue = lane.queue, []
-        lane.first = None
         for entry in sorted(queue, key=lambda waiting: waiting.version.seq):
             if lane.replica is None:
                 lane.queue.append(entry)  # broken over one of them: folded again after the load
@@ -437,7 +431,6 @@ class Leader:
         self._forget(lane)
         lane.careful = True
         lane.queue = [*batch, *lane.queue]
-        lane.first = min((entry.version.seq for entry in batch), default=None)
         self._load(lane, out)
 
     # --- snapshots ---------------------------------------------------------------------------------------------------
