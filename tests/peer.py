@@ -24,7 +24,7 @@ from sync.limits import FRAME_BYTES_MAX
 from sync.validate import check_state_vector, check_update
 from tests.processes import Node, wait_for
 
-__all__ = ["Peer", "holds"]
+__all__ = ["Peer"]
 
 AGAIN_S = 0.1  # between two attempts to connect
 OPEN_S_MAX = 5.0
@@ -206,6 +206,14 @@ class Peer:
     def wait_text(self, text: str, deadline_s: float = 20.0) -> None:
         self.wait(lambda: str(self.text) == text, deadline_s, f"{self.doc!r} reads {text[:80]!r}")
 
+    def wait_length(self, characters: int, deadline_s: float = 20.0) -> None:
+        """At least so many."""
+        self.wait(lambda: len(str(self.text)) >= characters, deadline_s, f"{self.doc!r} has {characters} characters")
+
+    def wait_echoed(self, clock: int, deadline_s: float = 10.0) -> None:
+        """Own operations below `clock` have come back one after the other."""
+        self.wait(lambda: self.echoed_clock >= clock, deadline_s, f"own clock {clock} is echoed")
+
     def wait_acknowledged(self, deadline_s: float = 20.0) -> None:
         """Everything that is here has come back from the edge."""
         self.wait(
@@ -213,11 +221,3 @@ class Peer:
             deadline_s,
             f"all of {self.doc!r} is acknowledged",
         )
-
-
-def holds(state: bytes, part: bytes) -> bool:
-    """Whether a document with `state` has everything of `part`, deletions included."""
-    whole = Document(state)
-    before = whole.digest()
-    whole.apply(part)
-    return whole.digest() == before

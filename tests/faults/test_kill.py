@@ -11,7 +11,7 @@ import pytest
 from server.trace import TRACE_ROOT, read_trace
 from sync.document import Document
 from tests.faults.authors import cast_of, replay
-from tests.peer import Peer, holds
+from tests.peer import Peer
 from tests.processes import Cluster, Node, record
 
 DOC = "notes/friends"
@@ -50,7 +50,7 @@ def test_a_replay_survives_the_death_of_every_process(tmp_path: Path, traces: Pa
                 author.peer.wait_text(trace.end, 60)
             cluster.settle(DOC, deadline_s=60)
             for author in authors:
-                assert holds(wanted, author.peer.acknowledged.state())
+                assert author.peer.acknowledged.digest() == Document(wanted).digest()
         finally:
             for author in authors:
                 author.peer.close()
@@ -83,7 +83,7 @@ def test_what_an_edge_echoed_outlives_the_edge_and_its_client(tmp_path: Path, li
                 for number in range(20):
                     ada.append(f"{round_}.{number} ")
                 own = ada.crdt.client_id
-                ada.wait(lambda ada=ada: ada.echoed_clock > 0, 10, "the first echo")  # type: ignore[misc]
+                ada.wait_echoed(1)
 
                 edge.kill()
 
