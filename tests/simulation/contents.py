@@ -129,4 +129,5 @@ def _xml(node: object) -> str:
     inner = "".join(map(_xml, node.children))
     if isinstance(node, pycrdt.XmlFragment):
         return inner
-    return f"<{node.tag} {sorted([(name, str(value)) for name, value in node.attributes])}>{inner}</>"
+    attributes = sorted(map(str, cast("Iterable[object]", node.attributes)))
+    return f"<{node.tag} {attributes}>{inner}</>"

@@ -71,6 +71,9 @@ class EdgeNode:
         self.edge: Edge | None = None
         self.run = 0
         self.conns: dict[ConnId, Conn] = {}
+        self.answering = False
+        """What is sent now answers a commit or a frame: else it is fan-out, which may hold a writer's own deletion
+        because somebody else deleted the same."""
         self.follows: set[DocId] = set()
         self._flushing = False
         self._commits = 0
@@ -125,13 +128,18 @@ class EdgeNode:
 
     def frame(self, conn: Conn, frame: bytes) -> None:
         if self.edge is not None and conn.id in self.conns:
-            self._do(self.edge.received(conn.id, frame, self.world.now_ms))
+            self._answer(self.edge.received(conn.id, frame, self.world.now_ms))
 
     def hung_up(self, conn: Conn) -> None:
         if self.edge is not None and self.conns.pop(conn.id, None) is not None:
             self._do(self.edge.closed(conn.id, self.world.now_ms))
 
     # --- effects -----------------------------------------------------------------------------------------------------
+    def _answer(self, step: Step[EdgeEffect]) -> None:
+        self.answering = True
+        self._do(step)
+        self.answering = False
+
     def _do(self, step: Step[EdgeEffect]) -> None:
         for effect in step.now:
             self._effect(effect)
@@ -168,7 +176,7 @@ class EdgeNode:
         self._commits -= 1
         self.world.note(self.name, f"committed {commit.ticket}: {len(commit.writes)} writes")
         self.world.truth.committed(commit.writes)
-        self._do(self.edge.committed(commit.ticket, self.world.now_ms))
+        self._answer(self.edge.committed(commit.ticket, self.world.now_ms))
 
     def _commit_failed(self, commit: Commit, reason: str) -> None:
         assert self.edge is not None
@@ -234,8 +242,8 @@ class EdgeNode:
             conn = self.conns.get(number)
             if conn is None:
                 continue
-            if isinstance(message, Update):
-                told = conn.editor.told(conn, shape_of(message.update))
+            if isinstance(message, Update) and conn.open_here:
+                told = conn.editor.told(conn, shape_of(message.update), self.answering)
                 for written in told:
                     if not self.disk.image.holds(conn.doc, written.shape):
                         raise Violation(

@@ -168,7 +168,7 @@ class Editor:
             if self.conn is not None:
                 self.conn.up(encode(Update(update)), (written,))
 
-    def told(self, conn: Conn, shape: Shape) -> list[Written]:
+    def told(self, conn: Conn, shape: Shape, answering: bool) -> list[Written]:
         """What of this editor's own is within this echo, of what arrived by this connection."""
         reach = dict.fromkeys((client for client, _, _ in shape.brings), 0)
         for client, _, following in shape.brings:
@@ -176,7 +176,7 @@ class Editor:
         gone = {(client, clock) for client, first, end in shape.deletes for clock in range(first, end)}
         found: list[Written] = []
         for written in self._unacked:
-            if conn.id not in written.arrived:
+            if conn.id not in written.arrived or not (answering or written.shape.brings):
                 continue
             brought = all(reach.get(client, 0) >= following for client, _, following in written.shape.brings)
             if brought and all(
