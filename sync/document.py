@@ -141,22 +141,29 @@ class Document:
     def contents(self) -> dict[str, JsonValue]:
         """Every root by name: `{"body": {"kind": "text", "value": "..."}, ...}`, keys sorted everywhere.
 
-        Kinds: text (plain), map, array, xml (a string, attributes sorted), or unknown with the value null where all
-        was deleted, since Yjs stores no kinds. Bytes are lists of numbers; integral floats are integers (FACTS.md 1.9).
-        Raises LimitReached for a document that nests too deeply to be read.
+        Kinds: text (plain), map, array, xml (a string, attributes sorted); with the value null, unknown where all was
+        deleted, since Yjs stores no kinds, and unreadable where kinds are mixed up. Bytes are lists of numbers;
+        integral floats are integers (FACTS.md 1.9). Raises LimitReached where it nests too deeply to be read.
         """
-        roots = find_roots(self.state())
+        state = self.state()
+        roots = find_roots(state)
         if roots.depth > CONTENTS_DEPTH_MAX:  # pycrdt recurses: 30,000 levels end the process
             raise LimitReached(
                 "CONTENTS_DEPTH_MAX", roots.depth, CONTENTS_DEPTH_MAX, "nest shared types less, or read it with Yjs"
             )
-        try:
-            return {
-                name: {"kind": kind.word, "value": _root_value(self.crdt, name, kind, roots.xml_within)}
-                for name, kind in roots.kinds.items()
-            }
-        except BaseException as error:
-            raise _broken(error, "contents") from error
+        # Read in a fresh one, which holds exactly what the bytes say: one with a split surrogate pair counts otherwise,
+        # and what `roots` guards against would not be where it looks.
+        fresh = Document(state).crdt
+        contents: dict[str, JsonValue] = {}
+        for name, kind in roots.kinds.items():
+            try:
+                value = _root_value(fresh, name, kind, roots.xml_within)
+            except Exception:  # a type where Python has none, as text in an array of elements: no fault of the rest
+                kind, value = RootKind.UNREADABLE, None
+            except BaseException as error:
+                raise _broken(error, "contents") from error
+            contents[name] = {"kind": kind.word, "value": value}
+        return contents
 
     def _snapshot(self) -> bytes:
         try:
@@ -287,7 +294,7 @@ def _root_value(crdt: pycrdt.Doc[pycrdt.Text], name: str, kind: RootKind, xml_wi
         case RootKind.XML:
             of_xml = cast("pycrdt.Doc[pycrdt.XmlFragment]", crdt)
             return _xml(of_xml.get(name, type=pycrdt.XmlFragment))
-        case RootKind.UNKNOWN:
+        case RootKind.UNKNOWN | RootKind.UNREADABLE:
             return None
 
 
@@ -356,4 +363,4 @@ def _plain(value: object) -> JsonValue:
         return {str(key): _plain(each) for key, each in sorted(value.items())}
     if isinstance(value, list | tuple | bytes | bytearray):
         return [_plain(each) for each in value]
-    return str(value)  # a shared type as an embed
+    return None  # a shared type as an embed or an attribute

@@ -29,6 +29,8 @@ class RootKind(IntEnum):
     ARRAY = 4
     UNKNOWN = 5
     """Everything in it was deleted, and nothing remembers what it was."""
+    UNREADABLE = 6
+    """An array within it holds text, by somebody's fault or wish: pycrdt would never end reading it."""
 
     @property
     def word(self) -> str:
@@ -60,12 +62,17 @@ class _Struct:
     """The nested type it says it is in."""
     neighbour: _Id | None
     """Says neither: it is where this one is."""
-    nests: bool
-    """It is a shared type itself."""
-    xml: bool
-    """Of an XML type."""
+    nests: int
+    """Which shared type it is itself, by Yjs' number; -1 where it is none."""
+    letters: bool
+    """It is a piece of text, a format or an embed."""
+
+    @property
+    def xml(self) -> bool:
+        return self.nests in _XML_TYPES
 
 
+_ARRAY_TYPE: Final = 0
 _XML_TYPES: Final = (3, 4, 6)  # element, fragment, text
 _GC: Final = 0
 _SKIP: Final = 10
@@ -82,6 +89,8 @@ def find_roots(state: bytes) -> Roots:
     places = _Places(structs)
     if RootKind.UNKNOWN in kinds.values():
         _ask_followers(kinds, structs, places)
+    if RootKind.ARRAY in kinds.values() or any(s.nests == _ARRAY_TYPE for of in structs.values() for s in of):
+        _find_letters_in_arrays(kinds, structs, places)
     return Roots({name: kinds[name] for name in sorted(kinds)}, places.depth(), places.xml_within(kinds))
 
 
@@ -95,6 +104,19 @@ def _ask_followers(kinds: dict[str, RootKind], structs: dict[int, list[_Struct]]
             name = places.of(client, at).root
             if name is not None and name in open_roots:
                 kinds[name] = min(struct.tells, kinds[name])
+
+
+def _find_letters_in_arrays(kinds: dict[str, RootKind], structs: dict[int, list[_Struct]], places: _Places) -> None:
+    """Reading text as an array never ends where it is not ASCII: a root is a text then, a nested array unreadable."""
+    for client in sorted(structs):
+        for at, struct in enumerate(structs[client]):
+            if not struct.letters:
+                continue
+            place = places.of(client, at)
+            if place.root is not None and kinds[place.root] is RootKind.ARRAY:
+                kinds[place.root] = RootKind.TEXT
+            elif place.container is not None and (name := places.root_of_array(place.container)) is not None:
+                kinds[name] = RootKind.UNREADABLE
 
 
 class _Places:
@@ -132,6 +154,20 @@ class _Places:
             self._known[passed] = struct
         return struct
 
+    def root_of_array(self, container: _Id) -> str | None:
+        """Name of the root around this nested type, if that is an array."""
+        here = self.find(container)
+        if here is None or self._structs[here[0]][here[1]].nests != _ARRAY_TYPE:
+            return None
+        passed: set[_Id] = set()
+        while here is not None and here not in passed:
+            passed.add(here)
+            place = self.of(*here)
+            if place.root is not None:
+                return place.root
+            here = self.find(place.container) if place.container is not None else None
+        return None
+
     def xml_within(self, kinds: dict[str, RootKind]) -> bool:
         for client, of_client in self._structs.items():
             for at, struct in enumerate(of_client):
@@ -150,7 +186,7 @@ class _Places:
         deepest = 0
         for client, of_client in self._structs.items():
             for at, struct in enumerate(of_client):
-                if struct.nests and (client, at) not in depths:
+                if struct.nests >= 0 and (client, at) not in depths:
                     deepest = max(deepest, self._measure((client, at), depths))
         return deepest
 
@@ -205,16 +241,16 @@ def _read(b: bytes) -> dict[int, list[_Struct]]:
                 if info & 0x20:
                     i = _text(b, i)
             ref = info & 31
-            nests = ref == 7
-            xml = nests and b[i] in _XML_TYPES
-            tells = RootKind.XML if xml else _TELLS.get(ref, RootKind.ARRAY)
+            nests = b[i] if ref == 7 else -1
+            tells = RootKind.XML if nests in _XML_TYPES else _TELLS.get(ref, RootKind.ARRAY)
+            letters = tells is RootKind.TEXT
             if info & 0x20:
                 tells = RootKind.MAP
             if ref == 4:
                 length, i = _text_units(b, i)
             else:
                 length, i, _ = _content(b, i, ref, UPDATE_VALUES_MAX)
-            of_client.append(_Struct(clock, clock + length, tells, root, container, neighbour, nests, xml))
+            of_client.append(_Struct(clock, clock + length, tells, root, container, neighbour, nests, letters))
             clock += length
     return structs
 
