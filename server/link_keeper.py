@@ -102,9 +102,9 @@ class LinkKeeper:
     async def stop(self) -> None:
         """At once. Nothing is told any more."""
         life, self._life = self._life, None
-        if life is not None:
-            life.cancel()
-            await asyncio.gather(life, return_exceptions=True)
+        while life is not None and not life.done():
+            life.cancel()  # again and again: wait_for of Python 3.11 swallows a cancellation that meets its result
+            await asyncio.wait({life}, timeout=0.05)
         if self._link is not None:
             self._link.abort("stopped")
         self._link = self._session = None
@@ -149,15 +149,14 @@ class LinkKeeper:
 
     async def _live(self) -> None:
         attempt = 0
-        while True:
+        while self._life is not None:
             await self._while_cut()
             url = self._config.servers[attempt % len(self._config.servers)]
             attempt += 1
             link: NatsLink | None = None
             try:
                 self._link = link = await NatsLink.open(url, self._options)
-                if time.monotonic() < self._cut_until:
-                    link.abort("cut")
+                if self._life is None or time.monotonic() < self._cut_until:
                     continue
                 async with asyncio.timeout(ENTER_S_MAX):
                     state, intact = await self._enter(link)
