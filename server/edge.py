@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from sync.change import Beacon, Merged, RepairAsk
+from sync.document import JsonValue
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
@@ -75,7 +76,7 @@ class Reading:
     doc: DocId
     version: Version | None
     digest: str
-    contents: dict[str, object] | None
+    contents: dict[str, JsonValue] | None
     outbox_count: int
 
 
@@ -387,7 +388,7 @@ class EdgeDaemon:
             replica = Replica(doc, stored.state, stored.updates, stored.version, stored.dots)
             count = len(stored.outbox)
         document = replica.materialise()
-        found = dict(document.contents()) if contents else None
+        found = document.contents() if contents else None
         return Reading(doc, replica.version, document.digest(), found, count)
 
     async def documents(self) -> list[DocId]:

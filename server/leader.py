@@ -34,6 +34,7 @@ from .config import Config
 from .edge import now_ms
 from .lease import Lease
 from .log import report
+from .streams import api, place_of
 
 __all__ = ["LeaderDaemon"]
 
@@ -42,6 +43,7 @@ log = logging.getLogger("skerry.leader")
 TICK_S = 0.1
 FETCH_COUNT = 500  # messages of one shard folded before they are broadcast together
 RETRY_S = 0.5
+COUNT_S = 2.0  # how often a quiet consumer's count is compared with what was given here
 INSIDE = "inside:"  # replies that stay in this process
 
 
@@ -59,6 +61,7 @@ class LeaderDaemon:
         self._pulls: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
+        self._counter: asyncio.Task[None] | None = None
         self._inside: dict[str, asyncio.Future[SyncAnswer]] = {}
         self._asked = 0
         self._leading: set[int] = set()
@@ -69,11 +72,13 @@ class LeaderDaemon:
         await self.bus.start()
         await self.lease.start()
         self._ticker = self._loop.create_task(self._tick())
+        self._counter = self._loop.create_task(self._count())
 
     async def stop(self, deadline_s: float = 5.0) -> None:
         """Give the shards back, so that another node takes them at once."""
-        if self._ticker is not None:
-            self._ticker.cancel()
+        for life in (self._ticker, self._counter):
+            if life is not None:
+                life.cancel()
         for task in list(self._pulls.values()):
             task.cancel()
         await self.lease.stop()
@@ -86,6 +91,20 @@ class LeaderDaemon:
         while True:
             await asyncio.sleep(TICK_S)
             self._do(self.machine.tick(now_ms()))
+
+    async def _count(self) -> None:
+        """Was somebody else given a message? Seen where the consumer is quiet and has counted further."""
+        while True:
+            await asyncio.sleep(COUNT_S)
+            machine = self.machine
+            for shard in machine.shards:
+                try:
+                    session = self.bus.session()
+                    info = await api(session.link, f"CONSUMER.INFO.{session.layout.changes}.leader-{shard}")
+                except BusError:
+                    break
+                if machine is self.machine and info.get("num_pending") == info.get("num_ack_pending") == 0:
+                    self._do(machine.counted(shard, place_of(info, "delivered")[1], now_ms()))
 
     # --- the role ----------------------------------------------------------------------------------------------------
     def _gained(self, shard: int, revision: int) -> None:

@@ -91,7 +91,7 @@ async def _consumer_place(bus: Bus, shard: int) -> dict[str, object]:
     return {
         "lag": info.get("num_pending"),
         "unacknowledged": info.get("num_ack_pending"),
-        "acknowledged_seq": place_of(info, "ack_floor")[1],
+        "acknowledged_seq": place_of(info, "ack_floor")[0],
     }
 
 

@@ -86,6 +86,10 @@ class Catchup:
         for doc in sorted(self._sweep):
             self.want(doc, now_ms)
 
+    def sweeps(self, doc: DocId) -> bool:
+        """True while this document has yet to be compared with a new log."""
+        return doc in self._sweep
+
     def compared(self, doc: DocId) -> None:
         self._sweep.discard(doc)
         self.sweeping = self.sweeping and bool(self._sweep)

@@ -391,6 +391,8 @@ class Edge:
             self._catchup.want(host.doc, now_ms)  # a broadcast has overtaken the answer
             return
         if replica.version != answer.version or not answer.digest:
+            if self._catchup.sweeps(host.doc):
+                self._catchup.want(host.doc, now_ms + limits.HEAL_PAUSE_MS)
             return  # the leader waits for a gap: a beacon compares
         ahead = any(clock > theirs.get(client, 0) for client, clock in replica.clocks.items())
         if ahead or replica.digest() != answer.digest:

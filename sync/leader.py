@@ -68,8 +68,11 @@ class Lane:
     shard: int
     replica: Replica | None = None
     loading: bool = False
+    whole: bool = False
+    """Load to the log's end, not only to what waits in `queue`: messages between those may have gone to somebody else.
+    Stays until such a load has come."""
     stale: bool = False
-    """What is being loaded may lack a message that somebody else was given: load again, to the log's end."""
+    """`whole` was not known yet when the load that is on its way was asked for."""
     queue: list[LogEntry] = field(default_factory=list)
     asks: list[tuple[SyncAsk, str]] = field(default_factory=list)
     sent: Version | None = None
@@ -79,6 +82,7 @@ class Lane:
     fresh_dots: DotSet = field(default_factory=DotSet)
     fresh_rejected: DotSet = field(default_factory=DotSet)
     fresh_contexts: list[tuple[Dot, Context]] = field(default_factory=list)
+    emitted: DotSet = field(default_factory=DotSet)
     batch: list[LogEntry] = field(default_factory=list)
     """Folded since the last broadcast: folded again, one by one, if pycrdt breaks over them."""
     beyond: list[bytes] = field(default_factory=list)
@@ -152,8 +156,11 @@ class Leader:
                 self._broadcast_all(now_ms, out)
                 self._distrust(shard)
             entry = delivery.entry
-            lane = self._lane(entry.version, entry_doc(entry), shard, now_ms)
+            lane = self._lane(entry_doc(entry), shard, now_ms)
             lane.used_ms = now_ms
+            if lane.replica is not None and delivery.redelivered and entry.version.seq > lane.replica.read:
+                self._broadcast_all(now_ms, out)  # what came between may have gone to somebody else
+                self._forget(lane)
             if lane.replica is None:
                 self._enqueue(lane, delivery, out)
             else:
@@ -162,15 +169,24 @@ class Leader:
         return Step(tuple(out))
 
     def _jumped(self, shard: int, delivery: Delivery) -> bool:
+        """Invariant 3. The first delivery proves nothing about what was loaded for questions before it."""
         newest = self._shards[shard]
         self._shards[shard] = max(delivery.consumer_seq, newest or 0)
-        return newest is not None and delivery.consumer_seq > newest + 1
+        return newest is None or delivery.consumer_seq > newest + 1
+
+    def counted(self, shard: int, consumer_seq: int, now_ms: int) -> LeaderStep:
+        """The quiet consumer has delivered so many: more than was given here went to somebody else."""
+        newest = self._shards.get(shard)
+        if newest is not None and newest < consumer_seq:
+            self._shards[shard] = consumer_seq
+            self._distrust(shard)
+        return Step()
 
     def _distrust(self, shard: int) -> None:
-        """Invariant 3."""
         for lane in self.lanes.values():
-            if lane.shard == shard:
-                lane.stale = lane.loading
+            if lane.shard == shard and not lane.batch:
+                lane.whole = lane.whole or lane.loading or bool(lane.queue)
+                lane.stale = lane.stale or lane.loading
                 self._forget(lane)
 
     def _forget(self, lane: Lane) -> None:
@@ -183,7 +199,7 @@ class Leader:
         lane.held.clear()
         lane.gap_since_ms = None
 
-    def _lane(self, version: Version | None, doc: DocId, shard: int, now_ms: int) -> Lane:
+    def _lane(self, doc: DocId, shard: int, now_ms: int) -> Lane:
         lane = self.lanes.get(doc)
         if lane is None:
             lane = self.lanes[doc] = Lane(doc, shard, used_ms=now_ms)
@@ -192,7 +208,9 @@ class Leader:
     def _enqueue(self, lane: Lane, delivery: Delivery, out: Out) -> None:
         """Invariant 1. A repeat says nothing of what was acknowledged behind it: read to the log's end."""
         entry = delivery.entry
-        lane.stale = lane.stale or delivery.redelivered
+        if delivery.redelivered:
+            lane.whole = True
+            lane.stale = lane.stale or lane.loading
         if any(waiting.version == entry.version for waiting in lane.queue):
             return  # delivered again meanwhile
         if len(lane.queue) >= limits.LANE_COUNT_MAX:
@@ -203,7 +221,7 @@ class Leader:
     def _load(self, lane: Lane, out: Out) -> None:
         if not lane.loading:
             lane.loading = True
-            before = None if lane.stale else min((entry.version.seq for entry in lane.queue), default=None)
+            before = None if lane.whole else min((entry.version.seq for entry in lane.queue), default=None)
             lane.stale = False
             out.append(LoadLogged(lane.doc, before))
 
@@ -236,6 +254,7 @@ class Leader:
             lane.load_after_ms = now_ms + limits.RETRY_MS_MAX
             return Step(tuple(out))
         replica = lane.replica
+        lane.whole = False
         lane.sent = replica.version
         lane.snapshot = snapshot.version if snapshot is not None and snapshot.version.epoch == self.epoch else None
         lane.changes = len(entries)
@@ -317,6 +336,9 @@ class Leader:
         if version.seq <= replica.read:
             lane.changed_ms = now_ms  # merged already, by a load or before a repeat: the beacon tells the edges
             self._beacon_ms = 0
+            if isinstance(entry, Logged) and entry.change.dot in replica.dots:
+                lane.fresh_contexts.append((entry.change.dot, entry.change.context))
+                self._emit(lane, replica, out)
             return
         if version.seq in lane.poison:
             taken, reason = replica.pass_over(version), "pycrdt breaks over this update"
@@ -347,11 +369,7 @@ class Leader:
             lane.fresh_dots.update(logged.change.covers)
         let_in = [entry] if taken.verdict is Verdict.NEW else []
         let_in += [logged for logged in released if logged.change.update in taken.updates]
-        told = {dot for dot, _ in lane.fresh_contexts}
-        for logged in let_in:  # one dot may stand twice in the log, and both wait for the same gap
-            if logged.change.dot not in told:
-                told.add(logged.change.dot)
-                lane.fresh_contexts.append((logged.change.dot, logged.change.context))
+        lane.fresh_contexts.extend((logged.change.dot, logged.change.context) for logged in let_in)
 
     def _reject(self, entry: LogEntry, reason: str, out: Out) -> None:
         self.rejected_count += 1
@@ -403,17 +421,27 @@ class Leader:
             lane.gap_since_ms = None
         if version != prev or fresh or len(dots):
             out.append(Broadcast(Merged(lane.doc, prev, version, fresh, dots, lane.fresh_rejected, fetch)))
-        if lane.fresh_contexts:
-            out.append(Emit(lane.doc, version, tuple(lane.fresh_contexts)))
+        self._emit(lane, replica, out)
         lane.sent = version
         lane.changed_ms = now_ms
         lane.digest = None
         lane.fresh = []
         lane.fresh_dots = DotSet()
         lane.fresh_rejected = DotSet()
-        lane.fresh_contexts = []
         lane.batch = []
         self._snapshot_if_due(lane, out)
+
+    def _emit(self, lane: Lane, replica: Replica, out: Out) -> None:
+        """Each change once in this lane's life; once more where another leader died between an event and its ack."""
+        contexts: list[tuple[Dot, Context]] = []
+        for dot, context in lane.fresh_contexts:
+            if dot not in lane.emitted:
+                lane.emitted.add(dot)
+                contexts.append((dot, context))
+        lane.fresh_contexts = []
+        if contexts and replica.version is not None:
+            lane.emitted.trim(limits.DOT_RANGES_MAX)
+            out.append(Emit(lane.doc, replica.version, tuple(contexts)))
 
     def _broken(self, lane: Lane, reason: str, out: Out) -> None:
         """After a panic the document is undefined: fold this batch again, one by one, on what the log gives."""
@@ -496,8 +524,11 @@ class Leader:
             check_state_vector(ask.state_vector)
         except InvalidUpdate:
             return Step()
-        lane = self._lane(None, ask.doc, shard, now_ms)
+        lane = self._lane(ask.doc, shard, now_ms)
         lane.used_ms = now_ms
+        have = lane.replica.read if lane.replica is not None and not lane.batch else None
+        if have is not None and ask.version is not None and ask.version > Version(self.epoch, have):
+            self._forget(lane)  # somebody merged what this leader was not given
         if lane.replica is None:
             lane.asks.append((ask, reply))
             self._load(lane, out)

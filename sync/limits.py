@@ -32,7 +32,7 @@ EARLY_MS_MAX: Final = 2_000  # then state is exchanged with whoever sent it
 EARLY_REPAIRS_MAX: Final = 3  # exchanges before an early update is given up and its sender told
 DOT_RANGES_MAX: Final = 4_096  # per document; the smallest are forgotten first: that costs repeated work, nothing else
 CONTENTS_DEPTH_MAX: Final = 256  # shared types within shared types, read as JSON; 30,000 overflow Rust's stack
-MERGE_FAN_IN: Final = 64  # merge_updates costs 0.7-1.2 us a piece up to about 100 at once, worse than linear beyond
+MERGE_FAN_IN: Final = 16  # merge_updates panics over 21 and more that overlap in part (an inconsistent sort in Yrs)
 
 # --- an edge ---------------------------------------------------------------------------------------------------------
 READER_BYTES_MAX: Final = 32 * 1024 * 1024  # not read by one client: two frames of the largest size; then it is closed

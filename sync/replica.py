@@ -98,8 +98,7 @@ class Replica:
         self.early: list[Early] = []
         self.early_bytes = 0
         self._document = Document(state)
-        if updates:
-            self._document.apply(merge(updates))
+        _apply_all(self._document, updates)
         self.clocks = self._document.clocks()
         self._unapplied: list[bytes] = []
         self._deleted: Ranges | None = None
@@ -266,9 +265,8 @@ class Replica:
     def materialise(self) -> Document:
         """Apply what was taken, in one piece. Raises DocumentBroken: then discard the replica."""
         if self._unapplied:
-            update = merge(self._unapplied)
-            self._unapplied.clear()
-            self._document.apply(update)
+            updates, self._unapplied = self._unapplied, []
+            _apply_all(self._document, updates)
         return self._document
 
     @property
@@ -303,6 +301,19 @@ class Replica:
             self._deleted = self.materialise().deleted()
         deleted = self._deleted
         return all(_covered(deleted.get(client, ()), first, following) for client, first, following in shape.deletes)
+
+
+def _apply_all(document: Document, updates: Sequence[bytes]) -> None:
+    """In one piece, which is twenty times as fast; one by one where pycrdt panics over the merging alone."""
+    if not updates:
+        return
+    try:
+        update = merge(updates)
+    except DocumentBroken:
+        for one in updates:
+            document.apply(one)
+    else:
+        document.apply(update)
 
 
 def _covered(spans: Sequence[tuple[int, int]], first: int, following: int) -> bool:

@@ -186,7 +186,7 @@ class Serving:
             out.append(Send(conns, frame))
 
     def _echo_when_safe(self, host: Hosted, out: Out) -> None:
-        if host.echo and not host.commits and not host.pending:
+        if host.echo and not host.commits and not host.pending and host.doc not in self._unwritten:
             out.extend(Send((conn,), frame) for conn, frame in host.echo if conn in host.conns)
             host.echo.clear()
 
