@@ -5,6 +5,7 @@ Room: the store (`tests.memory_store`) and what the simulator wants to be true o
 1. What is stored of a document never comes before what it depends on (law 3).
 2. A version never goes back within an epoch, nor to an older epoch.
 3. A state that replaces rows holds all that they held.
+4. Nothing is stored twice: an update row brings something (law 4).
 """
 
 from __future__ import annotations
@@ -136,6 +137,8 @@ class Disk:
                     missing = held.early(shape)
                     if missing:
                         raise Violation(f"{self.name}: {write.doc}: stored before what it depends on: {missing}")
+                    if held.holds(shape):
+                        raise Violation(f"{self.name}: {write.doc}: stores again what is there, as {write.dot}")
                     held.add(shape)
                 elif not image.holds(write.doc, shape):
                     raise Violation(f"{self.name}: {write.doc}: an outbox row called folded is not in the document")

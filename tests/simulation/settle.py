@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["differences"]
 
+QUEUES = ("queued", "asked", "pending", "echo", "suspects", "repairs", "early_asked")
+"""Of a hosted document: empty when nothing is on its way."""
+
 
 def differences(world: World) -> list[str]:
     """Empty where every editor, edge, leader and the log itself hold the same, and nothing is on its way."""
@@ -50,6 +53,9 @@ def _of_edge(node: EdgeNode) -> list[str]:
         found.append(f"{node.name} still compares its documents with the log")
     for doc in sorted(edge.hosted):
         host = edge.hosted[doc]
+        left = [name for name in QUEUES if getattr(host, name)]
+        if left:
+            found.append(f"{node.name}: {doc}: {', '.join(left)} not empty")
         if host.replica is not None and host.replica.early:
             found.append(f"{node.name}: {doc}: waits for {host.replica.early[0].missing}")
     return found

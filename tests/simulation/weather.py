@@ -52,21 +52,21 @@ class Weather:
 
     @classmethod
     def of(cls, rng: Random) -> Weather:
-        chaos_ms = rng.randint(4_000, 15_000)
+        chaos_ms = rng.choice((2_000, 5_000, 5_000, 10_000))
         kinds = rng.sample(sorted(FAULTS), rng.randint(0, 5))
         weights = [FAULTS[kind] for kind in kinds]
         count = rng.randint(1, 7) if kinds else 0
         times = sorted(rng.randint(300, chaos_ms - 200) for _ in range(count))
-        edges = rng.randint(2, 4)
-        docs = rng.randint(1, 3)
+        edges = rng.choice((2, 2, 3, 3, 4))
+        docs = rng.choice((1, 1, 2, 3))
         return cls(
             edge_count=edges,
             leader_count=2,
             doc_count=docs,
             shard_count=rng.choice((1, 1, 2)),
-            editor_count=rng.randint(max(2, docs), 2 + 2 * docs),
+            editor_count=rng.randint(max(2, docs), 2 + docs),
             chaos_ms=chaos_ms,
-            edit_pause_ms=rng.choice((60, 200, 500)),
+            edit_pause_ms=rng.choice((80, 250, 250, 800)) * chaos_ms // 5_000,
             delay_ms_max=rng.choice((10, 60, 400)),
             client_delay_ms_max=rng.choice((3, 30, 150)),
             loss=rng.choice((0.0, 0.02, 0.3)),

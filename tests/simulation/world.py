@@ -18,6 +18,7 @@ from sync.change import LogEntry, Logged, Snapshot
 from sync.errors import InvalidMessage
 from sync.headers import decode_change, decode_snapshot
 from sync.ids import ConnId, DocId, Version, shard_of
+from sync.limits import DOCUMENT_IDLE_MS
 
 from .bus import Bus
 from .disk import Image, Violation
@@ -45,6 +46,7 @@ class World:
         *,
         edge_node: type[EdgeNode] = EdgeNode,
         weather: Weather | None = None,
+        settle_ms_max: int = SETTLE_MS_MAX,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self.seed = seed
@@ -52,6 +54,7 @@ class World:
         self.weather = weather or Weather.of(self.rng)
         self.reports: Counter[str] = Counter()
         self.notes = 0
+        self._settle_ms_max = settle_ms_max
         self._tell = tell
         self._hash = blake2b(digest_size=16)
         weather = self.weather
@@ -110,6 +113,8 @@ class World:
             self._judge_tokens()
             for doc in self.docs:
                 self.truth.judge_end(doc, self._state(doc))
+            if self.seed % 8 == 0:
+                self._empty_out()
         finally:
             for editor in self.editors:
                 if editor.alive:
@@ -162,7 +167,7 @@ class World:
 
     def _settle(self) -> None:
         self.schedule.run(self.now_ms + 3_000)
-        until_ms = self.now_ms + SETTLE_MS_MAX
+        until_ms = self.now_ms + self._settle_ms_max
         found = differences(self)
         while found:
             if self.now_ms >= until_ms:
@@ -170,6 +175,16 @@ class World:
             self.schedule.run(self.now_ms + 1_000)
             found = differences(self)
         self.note("world", "settled")
+
+    def _empty_out(self) -> None:
+        """Everybody leaves: no edge keeps a document in memory that nobody asks for."""
+        for editor in self.editors:
+            if editor.alive:
+                editor.go(None)
+        self.schedule.run(self.now_ms + 2 * DOCUMENT_IDLE_MS + 10_000)
+        for node in self.edges:
+            if node.edge is not None and node.edge.hosted:
+                raise Violation(f"{node.name} keeps {sorted(node.edge.hosted)} in memory, and nobody is there")
 
     def _state(self, doc: DocId) -> bytes:
         replica = next(editor for editor in self.editors if editor.alive and editor.doc == doc).replica
