@@ -82,7 +82,6 @@ class Lane:
     fresh_dots: DotSet = field(default_factory=DotSet)
     fresh_rejected: DotSet = field(default_factory=DotSet)
     fresh_contexts: list[tuple[Dot, Context]] = field(default_factory=list)
-    emitted: DotSet = field(default_factory=DotSet)
     batch: list[LogEntry] = field(default_factory=list)
     """Folded since the last broadcast: folded again, one by one, if pycrdt breaks over them."""
     beyond: list[bytes] = field(default_factory=list)
@@ -120,6 +119,7 @@ class Leader:
         self._shards: dict[int, int | None] = {}  # shard -> newest consumer_seq
         self._acks: dict[int, list[int]] = {}
         self._touched: dict[DocId, None] = {}
+        self._emitted: dict[DocId, DotSet] = {}
         self._again: dict[DocId, int] = {}  # next dot of this origin
         self._shipping: dict[tuple[DocId, Dot], tuple[Change, int]] = {}
         self._beacon_ms = 0
@@ -432,15 +432,21 @@ class Leader:
         self._snapshot_if_due(lane, out)
 
     def _emit(self, lane: Lane, replica: Replica, out: Out) -> None:
-        """Each change once in this lane's life; once more where another leader died between an event and its ack."""
+        """Each change once by this leader; once more by the next, where this one dies between an event and its ack."""
+        fresh, lane.fresh_contexts = lane.fresh_contexts, []
+        if not fresh or replica.version is None:
+            return
+        emitted = self._emitted.pop(lane.doc, None) or DotSet()
+        self._emitted[lane.doc] = emitted
         contexts: list[tuple[Dot, Context]] = []
-        for dot, context in lane.fresh_contexts:
-            if dot not in lane.emitted:
-                lane.emitted.add(dot)
+        for dot, context in fresh:
+            if dot not in emitted:
+                emitted.add(dot)
                 contexts.append((dot, context))
-        lane.fresh_contexts = []
-        if contexts and replica.version is not None:
-            lane.emitted.trim(limits.DOT_RANGES_MAX)
+        emitted.trim(limits.DOT_RANGES_MAX)
+        if len(self._emitted) > limits.EMITTED_DOCS_MAX:
+            del self._emitted[next(iter(self._emitted))]
+        if contexts:
             out.append(Emit(lane.doc, replica.version, tuple(contexts)))
 
     def _broken(self, lane: Lane, reason: str, out: Out) -> None:

@@ -507,6 +507,7 @@ class Serving:
         self._send_presence(host.presence.expire(now_ms), tuple(host.conns), out)
         if host.replica is not None and host.replica.early:
             return self._chase_early(host, host.replica, now_ms, out)
+        host.early_asked.clear()
         return False
 
     def _chase_early(self, host: Hosted, replica: Replica, now_ms: int, out: Out) -> bool:
