@@ -12,7 +12,7 @@ from server.trace import TRACE_ROOT, read_trace
 from sync.document import Document
 from tests.faults.authors import cast_of, replay
 from tests.peer import Peer
-from tests.processes import Cluster, Node, record
+from tests.processes import Cluster, Node, record, wait_for
 
 DOC = "notes/friends"
 SEEDS = [int(seed) for seed in os.environ.get("SKERRY_KILL_SEEDS", "1").split(",")]
@@ -46,18 +46,21 @@ def test_a_replay_survives_the_death_of_every_process(tmp_path: Path, traces: Pa
             assert not plan
             for victim in victims:
                 victim.wait_ready()
-            for author in authors:
-                author.peer.wait_text(trace.end, 60)
+            end = Document(wanted).digest()
+            wait_for(
+                lambda: all(author.peer.acknowledged_digest() == end for author in authors),
+                60,
+                lambda: f"everything acknowledged: {[author.peer.told() for author in authors]}",
+            )
+            assert [author.peer.read() for author in authors] == [trace.end] * 2
             cluster.settle(DOC, deadline_s=60)
-            for author in authors:
-                assert author.peer.acknowledged.digest() == Document(wanted).digest()
         finally:
             for author in authors:
                 author.peer.close()
 
         for edge in cluster.edges.values():
             assert record(record(edge.document(DOC)["content"])[TRACE_ROOT])["value"] == trace.end
-            assert edge.digest(DOC) == Document(wanted).digest()
+            assert edge.digest(DOC) == end
 
         # What the log alone knows: a new leader and an edge without a past.
         for edge in cluster.edges.values():
@@ -67,7 +70,7 @@ def test_a_replay_survives_the_death_of_every_process(tmp_path: Path, traces: Pa
         fresh.wait_link("up")
         with Peer(fresh, DOC) as cyd:
             cyd.wait_text(trace.end, 60)
-        assert fresh.digest(DOC) == Document(wanted).digest()
+        assert fresh.digest(DOC) == end
 
 
 @pytest.mark.parametrize("linked", [True, False], ids=["with a link", "cut off"])

@@ -8,7 +8,7 @@ from collections import Counter
 from types import TracebackType
 
 from tests.peer import Peer
-from tests.processes import Cluster, Node, record
+from tests.processes import Cluster, Node, record, wait_for
 
 __all__ = ["Talk"]
 
@@ -60,9 +60,13 @@ class Talk:
     def agree(self, cluster: Cluster, deadline_s: float = 40.0) -> str:
         """Wait for the end, which is the same everywhere, has every word, and is in the log; the text."""
         length = sum(map(len, self.said))
-        for peer in self.peers:
-            peer.wait_length(length, deadline_s)
-            peer.wait_acknowledged(deadline_s)
+
+        def arrived() -> bool:
+            for peer in self.peers:  # all of them: an edge may be waiting for what one of them answers
+                peer.pump(PAUSE_S)
+            return all(len(str(peer.text)) >= length and peer.all_acknowledged() for peer in self.peers)
+
+        wait_for(arrived, deadline_s, lambda: f"{length} characters: {[peer.told() for peer in self.peers]}")
         cluster.settle(self.doc, deadline_s=deadline_s)
         text = self.peers[0].read()
         for peer in self.peers:
