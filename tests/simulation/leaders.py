@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sync.change import LogEntry, SyncAsk
 from sync.headers import encode_snapshot
-from sync.ids import DocId, Dot, Origin, Version
+from sync.ids import DocId, Dot, Origin, Version, shard_of
 from sync.leader import Delivery, Leader, LeaderSettings
 from sync.limits import LOAD_MS_MAX
 from sync.step import (
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LeaderNode"]
 
+COUNT_MS = 2_000
 ALARMS = ("document_rebuilt", "document_unreadable", "snapshot_refused")
 
 
@@ -59,6 +60,7 @@ class LeaderNode:
         self.sent: dict[DocId, Version] = {}
         self._run = 0
         self._waking = False
+        self._count_ms = 0
         self._witness_known: Witness | None = None
         self.uplink = Uplink(
             world,
@@ -89,6 +91,10 @@ class LeaderNode:
         if self.leader is not None:
             self._do(self.leader.tick(self.world.now_ms))
             self._pull()
+            if self.world.now_ms >= self._count_ms:
+                self._count_ms = self.world.now_ms + COUNT_MS
+                for shard in sorted(self.leases):
+                    self._count(shard)
         self.world.after(100, lambda: self._tick(run))
 
     # --- the lease ---------------------------------------------------------------------------------------------------
@@ -103,8 +109,15 @@ class LeaderNode:
                 self._do(self.leader.gained(shard, self.uplink.epoch, self.world.now_ms))
         elif not held and shard in self.leases:
             self.leases.discard(shard)
+            self._forget(shard)
             if self.leader is not None:
                 self._do(self.leader.lost(shard, self.world.now_ms))
+
+    def _forget(self, shard: int) -> None:
+        """A shard that is led again is another life."""
+        count = self.world.shard_count
+        self.emitted = {(doc, dot) for doc, dot in self.emitted if shard_of(doc, count) != shard}
+        self.sent = {doc: version for doc, version in self.sent.items() if shard_of(doc, count) != shard}
 
     def _linked(self, epoch: int, intact: bool) -> None:
         self.leader = Leader(LeaderSettings(self.name, Origin(self.world.rng.getrandbits(53))))
@@ -143,6 +156,23 @@ class LeaderNode:
             taken = self.world.log.take(shard, self.world.rng.choice((1, 5, 50)), self.world.now_ms)
             if taken:
                 self._hand_over(shard, taken)
+
+    def _count(self, shard: int) -> None:
+        """Was the consumer's quiet shard given to somebody else? Its own count says so."""
+
+        def read() -> Action | None:
+            consumer = self.world.log.consumers[shard]
+            if consumer.pending or consumer.next_seq <= self.world.log.last_seq:
+                return None
+            delivered = consumer.delivered
+
+            def told() -> None:
+                if self.leader is not None:
+                    self._do(self.leader.counted(shard, delivered, self.world.now_ms))
+
+            return told
+
+        self.uplink.request(read)
 
     def _hand_over(self, shard: int, taken: list[tuple[Message, int, bool]]) -> None:
         epoch = self.uplink.epoch
