@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from sync import wire
-from sync.document import Document, merge
+from sync.document import Document
 from sync.ids import DocId
 
 __all__ = ["Typist"]
@@ -29,9 +29,7 @@ class Typist:
         self._document = Document()
         self._socket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._echoed: set[bytes] = set()
         self._news = asyncio.Condition()
-        self.synced = False
 
     async def __aenter__(self) -> Typist:
         self._socket = await connect(self._url, compression=None, max_size=None)
@@ -53,9 +51,7 @@ class Typist:
 
     async def type(self, inserted: str) -> None:
         """Append, and send what that made."""
-        before = self._document.state_vector()
-        self._document.edit_text(_ROOT, len(self.text), 0, inserted)
-        await self._send(wire.Update(self._document.diff(before)))
+        await self._send(wire.Update(self._document.edit_text(_ROOT, len(self.text), 0, inserted)))
 
     async def until(self, condition: str, deadline_s: float) -> None:
         """Wait until the text contains this. Raises TimeoutError."""
@@ -74,7 +70,7 @@ class Typist:
                     case wire.SyncStep1(state_vector):
                         await self._send(wire.SyncStep2(self._document.diff(state_vector)))
                     case wire.SyncStep2(update) | wire.Update(update):
-                        self._document.apply(merge([update]))
+                        self._document.apply(update)
                         async with self._news:
                             self._news.notify_all()
                     case _:

@@ -176,8 +176,7 @@ class Leader:
 
     def counted(self, shard: int, consumer_seq: int, now_ms: int) -> LeaderStep:
         """The quiet consumer has delivered so many: more than was given here went to somebody else."""
-        newest = self._shards.get(shard)
-        if newest is not None and newest < consumer_seq:
+        if shard in self._shards and (self._shards[shard] or 0) < consumer_seq:
             self._shards[shard] = consumer_seq
             self._distrust(shard)
         return Step()
