@@ -293,6 +293,8 @@ class Edge:
         self._confirm(host, message.dots, message.version, now_ms, out)
         if gap or message.fetch:
             self._catchup.want(host.doc, now_ms)
+        else:
+            host.checked_ms = now_ms
         single = len(ranges) == 1 and ranges[0][1] == ranges[0][2] and not len(message.rejected)
         if single and message.prev != message.version:
             self._witnessed(message.version, host.doc, Dot(ranges[0][0], ranges[0][1]))
@@ -380,6 +382,7 @@ class Edge:
     def _take_answer(self, host: Hosted, replica: Replica, answer: SyncAnswer, now_ms: int, out: Out) -> None:
         theirs = check_state_vector(answer.state_vector)
         host.failures = 0
+        host.checked_ms = now_ms
         self._take_state(host, replica, answer.update, answer.version, answer.dots, now_ms, out)
         self._serving.become_ready(host, out)
         if not self._serving.settled(host):
@@ -496,9 +499,21 @@ class Edge:
         for number, doc in self._catchup.overdue(now_ms):
             self._sync_failed(doc, number, now_ms, out)
         for host in list(self._serving.hosted.values()):
-            if self._serving.tick(host, now_ms, out) and self.shipping.up:
-                self._catchup.want(host.doc, now_ms)
+            if self._serving.tick(host, now_ms, out) or self._unchecked(host, now_ms):
+                self._want_again(host, now_ms)
             if host.doc not in self._shipped and not self._catchup.wants(host.doc):
                 self._serving.leave_memory(host, now_ms, out)
         self._pump(now_ms, out)
         return Step(tuple(out))
+
+    def _unchecked(self, host: Hosted, now_ms: int) -> bool:
+        """Nobody said anything for long: a leader may have died with its broadcast, or acknowledged for another log."""
+        quiet_ms = now_ms - host.checked_ms
+        if len(host.unmerged):
+            return quiet_ms >= limits.RECHECK_OUTBOX_MS
+        return quiet_ms >= limits.RECHECK_MS and (bool(host.conns) or self.pinned(host.doc))
+
+    def _want_again(self, host: Hosted, now_ms: int) -> None:
+        if self.shipping.up and not self._catchup.wants(host.doc):
+            host.checked_ms = now_ms
+            self._catchup.want(host.doc, now_ms)

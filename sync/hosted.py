@@ -77,6 +77,8 @@ class Hosted:
     heal_after_ms: int = 0
     compare: bool = False
     """Compare with the leader once the outbox is empty."""
+    checked_ms: int = 0
+    """When the leader last said something of this document that fitted."""
     told: Version | None = None
     """Newest version that a broadcast named: an older answer says nothing about what the leader lacks."""
     failures: int = 0

@@ -176,10 +176,15 @@ class Leader:
 
     def counted(self, shard: int, consumer_seq: int, now_ms: int) -> LeaderStep:
         """The quiet consumer has delivered so many: more than was given here went to somebody else."""
+        out: Out = []
         if shard in self._shards and (self._shards[shard] or 0) < consumer_seq:
             self._shards[shard] = consumer_seq
             self._distrust(shard)
-        return Step()
+            for lane in self.lanes.values():
+                if lane.shard == shard:
+                    lane.changed_ms = now_ms  # whoever was given it may be gone with its broadcast: the beacon tells
+                    self._load(lane, out)
+        return Step(tuple(out))
 
     def _distrust(self, shard: int) -> None:
         for lane in self.lanes.values():
