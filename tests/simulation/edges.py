@@ -71,6 +71,7 @@ class EdgeNode:
         self.name = name
         self.pins = pins
         self.disk = Disk(name, world.schedule, world.rng)
+        self.disk.watched = self.watched
         self.edge: Edge | None = None
         self.run = 0
         self.conns: dict[ConnId, Conn] = {}
@@ -152,11 +153,11 @@ class EdgeNode:
         if edge is not None:
             if edge.wants_flush and not self._flushing:
                 self._flushing = True
-                self._later(self.world.rng.choice((0, 0, 1, 5)), self._flush)
+                self.later(self.world.rng.choice((0, 0, 1, 5)), self._flush)
             elif edge.witness is not None:
                 self._keep_witness(edge)
 
-    def _later(self, delay_ms: int, action: Action) -> None:
+    def later(self, delay_ms: int, action: Action) -> None:
         """Unless the process has died by then."""
         run = self.run
         self.world.after(delay_ms, lambda: action() if run == self.run else None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .edges import EdgeNode
+    from .editors import Editor
     from .world import World
 
 __all__ = ["do_fault"]
@@ -18,6 +19,7 @@ def do_fault(world: World, kind: str) -> None:
     world.note("world", f"fault: {kind}")
     {
         "crash": _crash,
+        "power_cut": _power_cut,
         "cut": _cut,
         "leader_cut": _leader_cut,
         "leader_crash": _leader_crash,
@@ -43,6 +45,17 @@ def _crash(world: World) -> None:
     node = world.rng.choice(world.edges)
     if node.edge is not None:
         node.kill()
+        _restart_later(world, node)
+
+
+def _power_cut(world: World) -> None:
+    """The edge and the tabs at it are gone: what it had acknowledged is on its disk alone."""
+    node = world.rng.choice(world.edges)
+    if node.edge is not None:
+        there = [editor for editor in world.editors if editor.alive and editor.wants is node]
+        node.kill()
+        for editor in there:
+            _leave(world, editor)
         _restart_later(world, node)
 
 
@@ -152,8 +165,11 @@ def _log_lost(world: World) -> None:
 def _editor_gone(world: World) -> None:
     """A tab is closed for ever, and somebody else comes."""
     alive = [editor for editor in world.editors if editor.alive]
-    editor = world.rng.choice(alive)
+    _leave(world, world.rng.choice(alive))
+
+
+def _leave(world: World, editor: Editor) -> None:
     editor.leave()
     world.note(editor.name, "leaves for ever")
-    world.durable_lost()
+    world.look_what_is_left()
     world.new_editor(editor.doc)

@@ -88,6 +88,10 @@ class LeaderNode:
     def _tick(self, run: int) -> None:
         if run != self._run:
             return
+        self.tick()
+        self.world.after(100, lambda: self._tick(run))
+
+    def tick(self) -> None:
         if self.leader is not None:
             self._do(self.leader.tick(self.world.now_ms))
             self._pull()
@@ -95,7 +99,6 @@ class LeaderNode:
                 self._count_ms = self.world.now_ms + COUNT_MS
                 for shard in sorted(self.leases):
                     self._count(shard)
-        self.world.after(100, lambda: self._tick(run))
 
     # --- the lease ---------------------------------------------------------------------------------------------------
     def leads(self, shard: int) -> bool:

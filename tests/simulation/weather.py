@@ -5,6 +5,7 @@ Room: numbers from a seed, and the chaos phase as a list of (when, what). What a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -12,6 +13,7 @@ __all__ = ["FAULTS", "Weather"]
 
 FAULTS = {
     "crash": 6,  # an edge, before or after its commit
+    "power_cut": 3,  # an edge and everybody who works at it
     "cut": 5,  # the way of an edge, one direction or both
     "leader_cut": 3,
     "leader_crash": 3,
@@ -51,9 +53,10 @@ class Weather:
     faults: tuple[tuple[int, str], ...]
 
     @classmethod
-    def of(cls, rng: Random) -> Weather:
+    def of(cls, rng: Random, only: Sequence[str] = ()) -> Weather:
+        """`only`: these kinds of trouble, instead of some."""
         chaos_ms = rng.choice((2_000, 5_000, 5_000, 10_000))
-        kinds = rng.sample(sorted(FAULTS), rng.randint(0, 5))
+        kinds = list(only) or rng.sample(sorted(FAULTS), rng.randint(0, 5))
         weights = [FAULTS[kind] for kind in kinds]
         count = rng.randint(1, 7) if kinds else 0
         times = sorted(rng.randint(300, chaos_ms - 200) for _ in range(count))

@@ -10,7 +10,7 @@ every outbox empty; else it says in words what does not. At the end what all agr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from random import Random
 
@@ -45,13 +45,13 @@ class World:
         seed: int,
         *,
         edge_node: type[EdgeNode] = EdgeNode,
-        weather: Weather | None = None,
+        faults: Sequence[str] = (),
         settle_ms_max: int = SETTLE_MS_MAX,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self.seed = seed
         self.rng = Random(seed)
-        self.weather = weather or Weather.of(self.rng)
+        self.weather = Weather.of(self.rng, faults)
         self.reports: Counter[str] = Counter()
         self.notes = 0
         self._settle_ms_max = settle_ms_max
@@ -311,6 +311,14 @@ class World:
 
     def durable_lost(self) -> None:
         """Something that kept what people wrote is gone: what does nobody hold any more?"""
+        self._lossy = True
+        self.look_what_is_left()
+
+    def look_what_is_left(self) -> None:
+        """After a disk or the log was lost, an editor may have been the last to hold something. Before that, what was
+        acknowledged is on a disk: nothing is excused."""
+        if not self._lossy:
+            return
         places: dict[DocId, list[bytes]] = {doc: [] for doc in self.docs}
         for node in self.edges:
             store = node.disk.image.store
