@@ -22,6 +22,7 @@ __all__ = ["Comparison", "answer_as_edge", "answer_as_leader", "compare_all", "e
 
 DOCS_LISTED_MAX = 1_000  # in one status or listing; more are asked for page by page
 DIGESTS_AT_ONCE = 50
+LEADER = "leader"
 QUIET_S = 1.0  # how long nobody has to answer before a question to everybody is over
 
 Verdict = Literal["EQUAL", "BEHIND", "DIVERGED"]
@@ -160,10 +161,13 @@ class Comparison:
     nodes: set[str] = field(default_factory=set)
 
     def verdict_of(self, doc: str) -> Verdict:
-        """DIVERGED: two nodes at one version, with nothing on its way, and not the same. BEHIND: not there yet."""
+        """EQUAL: the leader and every node that has it hold the same. DIVERGED: two nodes at one version, with nothing
+        on its way, do not. BEHIND: not there yet, or no leader has answered for it."""
         states = list(self.documents[doc].values())
+        if not states:
+            return "BEHIND"  # nobody has it
         if len({str(state["digest"]) for state in states}) == 1:
-            return "EQUAL"
+            return "EQUAL" if LEADER in self.documents[doc] else "BEHIND"
         if any(state["outbox"] for state in states) or len({str(state["version"]) for state in states}) > 1:
             return "BEHIND"
         return "DIVERGED"
@@ -198,10 +202,12 @@ async def compare_all(bus: Bus, docs: Iterable[str], progress: Callable[[int], N
     """Ask every node for the digests of these documents. Raises BusError."""
     comparison = Comparison()
     wanted = list(docs)
+    for doc in wanted:
+        comparison.documents[doc] = {}
     for at in range(0, len(wanted), DIGESTS_AT_ONCE):
         part = wanted[at : at + DIGESTS_AT_ONCE]
         for answer in await bus.ask_all({"op": "digests", "docs": part}, QUIET_S):
-            node = "leader" if answer.get("role") == "leader" else str(answer.get("name"))
+            node = LEADER if answer.get("role") == "leader" else str(answer.get("name"))
             comparison.nodes.add(node)
             digests = answer.get("digests")
             for doc, state in digests.items() if isinstance(digests, dict) else ():

@@ -182,15 +182,25 @@ def _broken(error: BaseException, what: str) -> BaseException:
 
 
 def merge(updates: Sequence[bytes]) -> bytes:
-    """One update with everything in `updates`. A tree, since pycrdt's merge is worse than linear (FACTS.md 1.10)."""
+    """One update with everything in `updates`. A tree, since pycrdt's merge is worse than linear (FACTS.md 1.10).
+
+    Where pycrdt panics over one level's sorting, two at a time. Raises DocumentBroken.
+    """
     if len(updates) == 1:
         return updates[0]
     if not updates:
         return EMPTY_UPDATE
+    try:
+        return _merged(updates, MERGE_FAN_IN)
+    except DocumentBroken:
+        return _merged(updates, 2)
+
+
+def _merged(updates: Sequence[bytes], fan_in: int) -> bytes:
     level = list(updates)
     try:
         while len(level) > 1:
-            level = [pycrdt.merge_updates(*level[at : at + MERGE_FAN_IN]) for at in range(0, len(level), MERGE_FAN_IN)]
+            level = [pycrdt.merge_updates(*level[at : at + fan_in]) for at in range(0, len(level), fan_in)]
     except BaseException as error:
         raise _broken(error, "merge") from error
     return level[0]

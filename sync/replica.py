@@ -304,16 +304,9 @@ class Replica:
 
 
 def _apply_all(document: Document, updates: Sequence[bytes]) -> None:
-    """In one piece, which is twenty times as fast; one by one where pycrdt panics over the merging alone."""
-    if not updates:
-        return
-    try:
-        update = merge(updates)
-    except DocumentBroken:
-        for one in updates:
-            document.apply(one)
-    else:
-        document.apply(update)
+    """In one piece: twenty times as fast as one by one, and the rows of one commit need not be in the gate's order."""
+    if updates:
+        document.apply(merge(updates))
 
 
 def _covered(spans: Sequence[tuple[int, int]], first: int, following: int) -> bool:
