@@ -329,17 +329,24 @@ class NatsNode(Node):
 
 
 class Verdict:
-    """What `skerry verify --json` said."""
+    """What `skerry verify --json` said. True: EQUAL, and each document was judged by all of `nodes`."""
 
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        self.equal = done.returncode == 0
+    def __init__(self, done: subprocess.CompletedProcess[str], docs: Sequence[str], nodes: set[str]) -> None:
         self.text = (done.stdout + done.stderr).strip()
+        self.complete = False
+        if done.returncode == 0:
+            documents = record(record(cast(Json, json.loads(done.stdout)))["documents"])
+            asked = set(docs) or set(documents)
+            self.complete = asked == set(documents) and all(
+                nodes <= set(record(record(documents[doc])["nodes"])) for doc in asked
+            )
+        self.equal = done.returncode == 0 and self.complete
 
     def __bool__(self) -> bool:
         return self.equal
 
     def __repr__(self) -> str:
-        return f"verify: {'EQUAL' if self.equal else 'not EQUAL'}: {self.text[-1500:]}"
+        return f"verify: EQUAL {self.equal}, everybody answered {self.complete}: {self.text[-1500:]}"
 
 
 class Cluster:
@@ -413,8 +420,12 @@ class Cluster:
         return self.edges[name]
 
     # --- equality ----------------------------------------------------------------------------------------------------
-    def verify(self) -> Verdict:
-        return Verdict(run_cli("verify", "--nats", self.nats.url, "--json"))
+    def verify(self, *docs: str) -> Verdict:
+        """`skerry verify` of these documents, which the leader and every edge must have; or of all that there are."""
+        nodes = {"leader"} if self.leader is not None else set()
+        if docs:
+            nodes |= self.edges.keys()
+        return Verdict(run_cli("verify", "--nats", self.nats.url, "--json", *docs), docs, nodes)
 
     def digests(self, doc: str) -> dict[str, str | None]:
         return {name: edge.digest(doc) for name, edge in self.edges.items()}
@@ -437,7 +448,7 @@ class Cluster:
             wait_for(partial(equal, doc), left(), lambda: f"{docs!r} equal: {[self.digests(doc) for doc in docs]}")
         wait_for(lambda: not any(self.outboxes().values()), left(), lambda: f"everything shipped: {self.outboxes()}")
         if verify:
-            wait_for(self.verify, left(), "verify says EQUAL")
+            wait_for(partial(self.verify, *docs), left(), "verify says EQUAL")
 
 
 def _die_with_parent() -> Callable[[], None] | None:

@@ -9,7 +9,7 @@ from tests.peer import Peer
 from tests.processes import Cluster
 
 DOC = "notes/plan"
-CUT_S = 6
+CUT_S = 4
 
 
 def epoch(cluster: Cluster) -> object:
