@@ -30,6 +30,21 @@ FAULTS = {
 }
 """Kind -> how often it is chosen among the others of its world."""
 
+SMALL_LIMITS = {
+    "BEACON_DOCS_MAX": 1,
+    "COMPACT_ROWS": 6,
+    "DOCUMENT_IDLE_MS": 2_000,
+    "DOTS_HEADER_BYTES_MAX": 40,
+    "DOT_RANGES_MAX": 6,
+    "LEADER_IDLE_MS": 2_000,
+    "MERGE_FAN_IN": 2,
+    "OUTBOX_WINDOW_COUNT": 3,
+    "SNAPSHOT_CHANGES": 5,
+    "SNAPSHOT_IDLE_CHANGES": 2,
+    "SYNC_IN_FLIGHT_MAX": 1,
+}
+"""Limits that a small world would never reach: some of them are this small in each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Weather:
@@ -50,6 +65,7 @@ class Weather:
     pending_max: int
     page_max: int
     pinned: float
+    limits: tuple[tuple[str, int], ...]
     faults: tuple[tuple[int, str], ...]
 
     @classmethod
@@ -80,5 +96,6 @@ class Weather:
             pending_max=rng.choice((3, 50, 1_000)),
             page_max=rng.choice((1, 3, 1_000)),
             pinned=rng.choice((0.0, 0.5, 1.0)),
+            limits=tuple((name, value) for name, value in SMALL_LIMITS.items() if rng.random() < 0.4),
             faults=tuple((at_ms, rng.choices(kinds, weights)[0]) for at_ms in times),
         )

@@ -26,6 +26,7 @@ from .edges import EdgeNode
 from .editors import Editor
 from .faults import do_fault
 from .leaders import LeaderNode
+from .limits import limits_set
 from .log import Headers, Log, Message
 from .network import Network
 from .schedule import Action, Schedule
@@ -104,6 +105,10 @@ class World:
 
     # --- the two phases ----------------------------------------------------------------------------------------------
     def run(self) -> None:
+        with limits_set(dict(self.weather.limits)):
+            self._run()
+
+    def _run(self) -> None:
         try:
             self._begin()
             self.schedule.run(self.weather.chaos_ms)
@@ -297,10 +302,9 @@ class World:
         self.after(delay_ms, lambda: None if self.calm else action())
 
     def drop_links(self) -> None:
-        for node in self.edges:
-            self.after(self.rng.randint(0, 50), node.uplink.drop)
-        for leader in self.leaders:
-            self.after(self.rng.randint(0, 50), leader.uplink.drop)
+        """The server restarts: no connection outlives it. (A cut one is noticed when it is noticed.)"""
+        for uplink in [node.uplink for node in self.edges] + [leader.uplink for leader in self.leaders]:
+            uplink.drop()
 
     @staticmethod
     def empty_image() -> Image:
