@@ -7,6 +7,7 @@ from typing import Final
 # --- names -----------------------------------------------------------------------------------------------------------
 DOCUMENT_ID_BYTES_MAX: Final = 256  # three times that, percent-encoded, stays far below NATS' 4 kB control line
 CONTEXT_TEXT_BYTES_MAX: Final = 256  # actor, causation, correlation, edge name: each is one NATS header
+REASON_BYTES_MAX: Final = 1024  # why the other end refuses: a sentence and a document id; longer ones are cut
 
 # --- what one client may send ----------------------------------------------------------------------------------------
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # a 5 MB paste and a day offline fit; a gigabyte does not
@@ -56,6 +57,9 @@ HEAL_ATTEMPTS_MAX: Final = 5  # repeated healing of one document in one epoch, t
 REPAIRS_WAITING_MAX: Final = 8  # per document, while it is being loaded; the leader asks again
 HEAL_PAUSE_MS: Final = 5_000
 STORE_CHECK_BYTES_MAX: Final = 256 * 1024 * 1024  # read whole after an unclean close: a second or two at start
+
+WAITERS_MAX: Final = 1_000  # reads per document that wait for a token
+WAIT_MS_MAX: Final = 300_000  # how long one may wait; longer is a reason to ask again
 
 # --- presence --------------------------------------------------------------------------------------------------------
 PRESENCE_MS_MAX: Final = 30_000  # y-protocols' own time-out: a state not renewed is gone
