@@ -84,7 +84,7 @@ def test_what_an_edge_echoed_outlives_the_edge_and_its_client(tmp_path: Path, li
         if not linked:
             cluster.nats.stop()
         written = ""
-        for round_ in range(5):
+        for round_ in range(3):
             with Peer(edge, DOC) as ada:
                 ada.wait_text(written)
                 for number in range(20):
