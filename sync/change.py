@@ -92,6 +92,8 @@ class Merged:
     """Dots within (prev, version] that were refused; the reason is in the rejected stream."""
     fetch: bool = False
     """True: the update is larger than a message; ask with a sync request."""
+    contexts: tuple[tuple[Dot, Context], ...] = ()
+    """Of those changes in it that say an actor, a causation or a correlation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from . import limits
+from . import extension, limits
 from .catchup import Catchup
 from .change import Beacon, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .document import EMPTY_UPDATE
 from .errors import DocumentBroken, InvalidUpdate, LimitReached
+from .extension import Stage
 from .hosted import Hosted
 from .ids import ConnId, DocId, Dot, DotSet, Origin, Version
 from .ports import OutboxRow, StoredDocument
-from .replica import Replica, Verdict, fold_log
+from .replica import Replica, Verdict, covers, fold_log
 from .serving import Out, Serving
 from .shipping import Shipping
 from .step import (
@@ -36,8 +37,11 @@ from .step import (
     LoadLogged,
     MarkShipped,
     Report,
+    Send,
     Step,
 )
+from .token import Token
+from .tracking import Waiter
 from .validate import check_state_vector, check_update
 
 __all__ = ["Edge", "EdgeSettings", "EdgeStep"]
@@ -53,6 +57,8 @@ class EdgeSettings:
     origin: Origin
     pins: tuple[str, ...] = ()
     """Shell patterns of document ids that are kept replicated without a client."""
+    namespace: str = "skerry"
+    """Tokens are made for it and refused from others."""
 
 
 class Edge:
@@ -63,7 +69,7 @@ class Edge:
         self.witness: tuple[Version, DocId, Dot] | None = None
         """The newest message that this edge knows to be in the log: shows a log that was rolled back."""
         self.shipping = Shipping()
-        self._serving = Serving(settings.name, settings.origin)
+        self._serving = Serving(settings.name, settings.origin, settings.namespace)
         self._catchup = Catchup()
         self._shipped: dict[DocId, list[tuple[Dot, Version]]] = {}
 
@@ -81,16 +87,22 @@ class Edge:
         return any(fnmatchcase(doc, pin) for pin in self.settings.pins)
 
     # --- clients, store, presence: the lower half --------------------------------------------------------------------
-    def opened(self, conn: ConnId, doc: DocId, now_ms: int) -> EdgeStep:
-        """A client opened a document. Its frames follow."""
+    def opened(self, conn: ConnId, doc: DocId, now_ms: int, extended: bool = False) -> EdgeStep:
+        """A client opened a document; `extended`: on a channel of the extension. Its frames follow."""
         out: Out = []
-        self._serving.opened(conn, doc, now_ms, out)
+        self._serving.opened(conn, doc, extended, now_ms, out)
         return Step(tuple(out))
 
     def received(self, conn: ConnId, frame: bytes, now_ms: int) -> EdgeStep:
         """One binary frame of a client. Bad bytes close that connection and touch nothing else."""
         out: Out = []
         self._serving.received(conn, frame, now_ms, out)
+        doc = self._serving.document_of(conn)
+        if doc is not None and self._serving.hosted[doc].tracking.waiters:
+            self._look_at_waiters(self._serving.hosted[doc], now_ms, out)
+            if self._serving.hosted[doc].tracking.waiters and self.shipping.up:
+                self._catchup.want(doc, now_ms)
+                self._pump(now_ms, out)
         return Step(tuple(out))
 
     def closed(self, conn: ConnId, now_ms: int) -> EdgeStep:
@@ -127,9 +139,13 @@ class Edge:
         """Everything pending becomes one change per document (and context), and one commit. `wall_ms`: Unix time."""
         out: Out = []
         for doc, shipped in self._shipped.items():
-            self._serving.write(MarkShipped(doc, tuple(shipped)))
+            self._serving.writing.add(MarkShipped(doc, tuple(shipped)))
         self._shipped.clear()
         commit = self._serving.flush(wall_ms, out)
+        for doc in sorted({write.doc for write in commit.writes} if commit is not None else ()):
+            host = self._serving.hosted.get(doc)
+            if host is not None and host.tracking.waiters:
+                self._look_at_waiters(host, now_ms, out)
         return Step(tuple(out), commit)
 
     def committed(self, ticket: int, now_ms: int) -> EdgeStep:
@@ -202,8 +218,9 @@ class Edge:
         host = self._serving.hosted.get(doc)
         if host is not None and dot in host.unmerged:
             mine = host.replica.version if host.replica is not None else None
+            self._serving.tell_safe(host, Stage.LOG, host.tracking.edits_of((dot,)), version, out)
             if mine is not None and mine.covers(version):
-                self._drop(host, (dot,), now_ms)
+                self._drop(host, (dot,), now_ms, out)
             else:
                 host.acked[dot] = version
                 self._shipped.setdefault(doc, []).append((dot, version))
@@ -235,15 +252,18 @@ class Edge:
         done = host.unmerged.intersection(dots)
         done += [dot for dot, at in host.acked.items() if version.covers(at) and dot not in dots]
         if done:
-            self._drop(host, done, now_ms)
+            self._drop(host, done, now_ms, out)
             for dot in done:
                 out.extend(self.shipping.published(host.doc, dot))
 
-    def _drop(self, host: Hosted, dots: Sequence[Dot], now_ms: int) -> None:
+    def _drop(self, host: Hosted, dots: Sequence[Dot], now_ms: int, out: Out) -> None:
         for dot in dots:
             host.unmerged.discard(dot)
             host.acked.pop(dot, None)
-        self._serving.write(DropOutbox(host.doc, tuple(dots)))
+        self._serving.writing.add(DropOutbox(host.doc, tuple(dots)))
+        version = host.replica.version if host.replica is not None else None
+        self._serving.tell_safe(host, Stage.MERGED, host.tracking.merged(dots), version, out)
+        self._serving.tell_when_merged(host, out)
         if host.compare and not len(host.unmerged):
             host.compare = False
             self._catchup.want(host.doc, now_ms)
@@ -285,12 +305,14 @@ class Edge:
         if taken.verdict is not Verdict.EARLY and not gap and not message.fetch:
             replica.hold_dots(message.dots)  # across a gap: what the leader had before carries no bytes
         if replica.version != before or taken.updates:
-            self._serving.write_version(host)
+            self._serving.writing.add_version(host)
         refused = host.unmerged.intersection(message.rejected)
         if refused:
             out.append(Report("change_rejected", host.doc, f"the leader refused {len(refused)} changes of this edge"))
-            self._drop(host, refused, now_ms)
+            self._drop(host, refused, now_ms, out)
         self._confirm(host, message.dots, message.version, now_ms, out)
+        self._serving.tell_contexts(host, message.contexts, (), out)
+        self._tell_version(host, before, now_ms, out)
         if gap or message.fetch:
             self._catchup.want(host.doc, now_ms)
         else:
@@ -417,8 +439,36 @@ class Edge:
         if mine is None or mine.epoch != version.epoch or mine.seq < version.seq:
             replica.version = version
         replica.hold_dots(dots)
-        self._serving.write_version(host)
+        self._serving.writing.add_version(host)
         self._confirm(host, dots, version, now_ms, out)
+        self._tell_version(host, mine, now_ms, out)
+
+    def _tell_version(self, host: Hosted, before: Version | None, now_ms: int, out: Out) -> None:
+        """To clients of the extension: everything up to here was sent; and to those who waited for it."""
+        assert host.replica is not None
+        conns = tuple(host.tracking.conns)
+        version = host.replica.version
+        if conns and version is not None and version != before:
+            out.append(Send(conns, extension.encode(extension.At(version))))
+        self._look_at_waiters(host, now_ms, out)
+
+    def covers(self, doc: DocId, token: Token) -> bool:
+        """Whether what this edge holds in memory has seen what the token stands for."""
+        host = self._serving.hosted.get(doc)
+        return host is not None and host.replica is not None and covers(host.replica, token)
+
+    def _look_at_waiters(self, host: Hosted, now_ms: int, out: Out) -> None:
+        """Who has waited long enough, one way or the other."""
+        waiting: list[Waiter] = []
+        for waiter in host.tracking.waiters:
+            reached = host.ready and host.replica is not None and covers(host.replica, waiter.token)
+            if not reached and now_ms < waiter.until_ms:
+                waiting.append(waiter)
+                continue
+            version = host.replica.version if host.replica is not None else None
+            answer = extension.Reached(waiter.number, reached, str(version) if version is not None else "nothing")
+            out.append(Send((waiter.conn,), extension.encode(answer)))
+        host.tracking.waiters = waiting
 
     def logged(self, doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], now_ms: int) -> EdgeStep:
         """Snapshot and log, read by this edge itself: there is no leader."""
@@ -466,7 +516,7 @@ class Edge:
         if host.heals > limits.HEAL_ATTEMPTS_MAX:
             out.append(Report("document_diverged", host.doc, "healing did not make it equal to the leader's"))
             return
-        self._serving.ship_again(host, replica.diff(state_vector))
+        self._serving.writing.ship_again(host, replica.diff(state_vector))
         host.compare = True
         out.append(Report("document_healed", host.doc, "the log lacked what this edge holds; shipped again"))
 
@@ -489,7 +539,7 @@ class Edge:
         assert host.replica is not None
         clocks = host.replica.clocks
         if any(clocks.get(client, 0) >= following for client, following in ask.missing):
-            self._serving.ship_again(host, host.replica.diff(ask.state_vector))
+            self._serving.writing.ship_again(host, host.replica.diff(ask.state_vector))
             out.append(Report("document_healed", host.doc, "the leader asked for what the log lacks; shipped again"))
 
     # --- time --------------------------------------------------------------------------------------------------------
@@ -499,6 +549,8 @@ class Edge:
         for number, doc in self._catchup.overdue(now_ms):
             self._sync_failed(doc, number, now_ms, out)
         for host in list(self._serving.hosted.values()):
+            if host.tracking.waiters:
+                self._look_at_waiters(host, now_ms, out)
             if self._serving.tick(host, now_ms, out) or self._unchecked(host, now_ms):
                 self._want_again(host, now_ms)
             if host.doc not in self._shipped and not self._catchup.wants(host.doc):

@@ -15,8 +15,9 @@ Reading is strict: what is missing, malformed or newer is InvalidMessage naming 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, TypeVar
 
@@ -27,6 +28,7 @@ from .limits import (
     BEACON_DOCS_MAX,
     CLIENT_ID_MAX,
     CLOCK_MAX,
+    CONTEXT_TEXT_BYTES_MAX,
     DOCUMENT_ID_BYTES_MAX,
     DOT_RANGES_MAX,
     DOTS_HEADER_BYTES_MAX,
@@ -259,6 +261,8 @@ def encode_merged(merged: Merged) -> tuple[Headers, bytes]:
     tail: list[bytes] = []
     _put_dots(headers, tail, "Skerry-Dots", merged.dots)
     _put_dots(headers, tail, "Skerry-Rejected", merged.rejected)
+    if merged.contexts:
+        _put_part(headers, tail, "Skerry-Contexts", _contexts_part(merged.contexts))
     return headers, b"".join((merged.update, *tail)) if tail else merged.update
 
 
@@ -270,7 +274,7 @@ def decode_merged(doc: DocId, headers: Headers, payload: bytes) -> Merged:
     fetch = headers.get("Skerry-Fetch")
     if fetch not in (None, "1"):
         raise InvalidMessage(f"Skerry-Fetch: {shown(fetch or '')} is not 1; the sender is at fault")
-    update, dots, rejected = _split(headers, payload, "Skerry-Dots", "Skerry-Rejected")
+    update, dots, rejected, said = _split(headers, payload, "Skerry-Dots", "Skerry-Rejected", "Skerry-Contexts")
     return Merged(
         doc=doc,
         prev=prev,
@@ -278,8 +282,30 @@ def decode_merged(doc: DocId, headers: Headers, payload: bytes) -> Merged:
         update=update,
         dots=_dots(headers, "Skerry-Dots", dots),
         rejected=_dots(headers, "Skerry-Rejected", rejected),
+        contexts=_contexts(said) if said else (),
         fetch=fetch is not None,
     )
+
+
+def _contexts_part(contexts: Sequence[tuple[Dot, Context]]) -> bytes:
+    rows = [[str(dot), c.edge, c.actor, c.causation, c.correlation, c.time_ms] for dot, c in contexts]
+    return json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+
+
+def _contexts(part: bytes) -> tuple[tuple[Dot, Context], ...]:
+    try:
+        rows = json.loads(part)
+        found = []
+        for dot, edge, actor, causation, correlation, time_ms in rows:
+            texts = (edge, actor, causation, correlation)
+            if not all(isinstance(text, str) and len(text.encode()) <= CONTEXT_TEXT_BYTES_MAX for text in texts):
+                raise ValueError("no context")
+            if type(time_ms) is not int:
+                raise ValueError("no time")
+            found.append((parse_dot(dot), Context(edge, actor, causation, correlation, time_ms)))
+        return tuple(found)
+    except (ValueError, TypeError, RecursionError, InvalidMessage):
+        raise InvalidMessage("Skerry-Contexts: not a list of contexts; the sender is at fault") from None
 
 
 # --- snapshot ---------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import COMPACT_BYTES, COMPACT_ROWS
 from .presence import Presence
 from .replica import Replica
+from .tracking import Tracking
 
 __all__ = ["Flushed", "Hosted", "Pending"]
 
@@ -23,6 +24,8 @@ class Pending:
     update: bytes
     conn: ConnId
     context: Context
+    dot: Dot | None = None
+    """The edit's own name, where its client speaks the extension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Hosted:
     writers: dict[ConnId, None] = field(default_factory=dict)
     """Whose updates the next flush holds: they are told after its commit, the others before."""
     presence: Presence = field(default_factory=Presence)
+    tracking: Tracking = field(default_factory=Tracking)
     seq: int = 0
     """Newest dot of this edge's origin."""
     unmerged: DotSet = field(default_factory=DotSet)

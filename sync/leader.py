@@ -16,14 +16,15 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from . import limits
 from .change import Beacon, Change, Context, LogEntry, Logged, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .document import merge
 from .errors import DocumentBroken, InvalidUpdate
 from .ids import DocId, Dot, DotSet, Origin, Version
-from .replica import Replica, Taken, Verdict, fold_entry, fold_log
+from .lane import Lane, first_breaker, fold_around
+from .replica import Replica, Taken, Verdict, fold_entry
 from .step import (
     Ack,
     AnswerSync,
@@ -60,51 +61,6 @@ class Delivery:
     entry: LogEntry
     consumer_seq: int
     redelivered: bool = False
-
-
-@dataclass(slots=True)
-class Lane:
-    doc: DocId
-    shard: int
-    replica: Replica | None = None
-    loading: bool = False
-    whole: bool = False
-    """Load to the log's end, not only to what waits in `queue`: messages between those may have gone to somebody else.
-    Stays until such a load has come."""
-    stale: bool = False
-    """`whole` was not known yet when the load that is on its way was asked for."""
-    queue: list[LogEntry] = field(default_factory=list)
-    asks: list[tuple[SyncAsk, str]] = field(default_factory=list)
-    sent: Version | None = None
-    """Where the last broadcast left the edges."""
-    fresh: list[bytes] = field(default_factory=list)
-    """Merged since the last broadcast."""
-    fresh_dots: DotSet = field(default_factory=DotSet)
-    fresh_rejected: DotSet = field(default_factory=DotSet)
-    fresh_contexts: list[tuple[Dot, Context]] = field(default_factory=list)
-    batch: list[LogEntry] = field(default_factory=list)
-    """Folded since the last broadcast: folded again, one by one, if pycrdt breaks over them."""
-    beyond: list[bytes] = field(default_factory=list)
-    """Broadcast while a gap held the version back. Invariant 4."""
-    beyond_dots: DotSet = field(default_factory=DotSet)
-    beyond_bytes: int = 0
-    held: dict[int, Logged] = field(default_factory=dict)
-    """Set aside by the gate, by place in the log."""
-    poison: set[int] = field(default_factory=set)
-    """Places of the log whose update pycrdt breaks over."""
-    careful: bool = False
-    changes: int = 0
-    """Since the newest snapshot."""
-    change_bytes: int = 0
-    state_bytes: int = 0
-    snapshot: Version | None = None
-    changed_ms: int = 0
-    used_ms: int = 0
-    digest: tuple[Version, str] | None = None
-    gap_since_ms: int | None = None
-    repair_ms: int = 0
-    failures: int = 0
-    load_after_ms: int = 0
 
 
 class Leader:
@@ -292,25 +248,13 @@ class Leader:
         while True:
             good = [entry for entry in entries if entry.version.seq not in lane.poison]
             try:
-                return self._fold_around(lane, snapshot, entries, now_ms)
+                return fold_around(lane.doc, snapshot, entries, lane.poison, self.epoch, now_ms)
             except DocumentBroken as error:
-                breaker = _first_breaker(lane.doc, snapshot, good, self.epoch, now_ms)
+                breaker = first_breaker(lane.doc, snapshot, good, self.epoch, now_ms)
                 if breaker is None:
                     raise
                 lane.poison.add(breaker.version.seq)
                 self._reject(breaker, str(error), out)
-
-    def _fold_around(self, lane: Lane, snapshot: Snapshot | None, entries: Sequence[LogEntry], now_ms: int) -> Replica:
-        if not lane.poison:
-            return fold_log(lane.doc, snapshot, entries, self.epoch, now_ms)
-        replica = fold_log(lane.doc, snapshot, (), self.epoch, now_ms)
-        for entry in entries:
-            if entry.version.seq in lane.poison:
-                replica.pass_over(entry.version)
-            elif entry.version.seq > replica.read:
-                fold_entry(replica, entry, now_ms)
-        replica.materialise().state()
-        return replica
 
     def _remember_gap(self, lane: Lane, replica: Replica, entries: Sequence[LogEntry]) -> None:
         """What is set aside, and what was broadcast at the held version before this load. Invariant 4."""
@@ -424,7 +368,12 @@ class Leader:
             lane.beyond_dots = DotSet()
             lane.gap_since_ms = None
         if version != prev or fresh or len(dots):
-            out.append(Broadcast(Merged(lane.doc, prev, version, fresh, dots, lane.fresh_rejected, fetch)))
+            said = tuple(
+                (dot, context)
+                for dot, context in lane.fresh_contexts
+                if context.actor or context.causation or context.correlation
+            )
+            out.append(Broadcast(Merged(lane.doc, prev, version, fresh, dots, lane.fresh_rejected, fetch, said)))
         self._emit(lane, replica, out)
         lane.sent = version
         lane.changed_ms = now_ms
@@ -623,30 +572,6 @@ class Leader:
 
 def entry_doc(entry: LogEntry) -> DocId:
     return entry.change.doc if isinstance(entry, Logged) else entry.doc
-
-
-def _first_breaker(
-    doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], epoch: int, now_ms: int
-) -> LogEntry | None:
-    """The first message whose fold breaks pycrdt, by halving; None where the snapshot itself does."""
-
-    def breaks(count: int) -> bool:
-        try:
-            fold_log(doc, snapshot, entries[:count], epoch, now_ms).materialise().state()
-        except DocumentBroken:
-            return True
-        return False
-
-    if breaks(0) or not entries:
-        return None
-    low, high = 0, len(entries)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if breaks(middle):
-            high = middle
-        else:
-            low = middle
-    return entries[high - 1]
 
 
 def _size(entry: LogEntry) -> int:

@@ -21,9 +21,10 @@ from .document import Document, Ranges, merge
 from .errors import DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX
+from .token import Token
 from .validate import Shape, check_update
 
-__all__ = ["Early", "fold_log", "Judgement", "Replica", "Taken", "Verdict"]
+__all__ = ["Early", "covers", "fold_entry", "fold_log", "Judgement", "Replica", "Taken", "Verdict"]
 
 
 class Verdict(Enum):
@@ -328,6 +329,13 @@ def _add_range(spans: list[tuple[int, int]], first: int, following: int) -> None
     spans[at:end] = [(first, following)]
 
 
+def covers(replica: Replica, token: Token) -> bool:
+    """Whether this replica has seen what the token stands for: by version, or by the write's own dot."""
+    if token.dot is not None and token.dot in replica.dots:
+        return True
+    return token.version is not None and replica.version is not None and replica.version.covers(token.version)
+
+
 def fold_log(doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], epoch: int, now_ms: int) -> Replica:
     """The document as the log has it: its snapshot, where it is of this epoch, and the changes after it in order.
 
@@ -352,7 +360,7 @@ def fold_entry(replica: Replica, entry: LogEntry, now_ms: int) -> tuple[Taken, s
         change = entry.change
         try:
             shape = check_update(change.update)
-            if change.dot in replica.dots and not len(change.covers):
+            if change.dot in replica.dots:
                 return replica.pass_over(entry.version), ""
             return replica.take_logged(entry.version, (change.dot,), change.covers, change.update, shape, now_ms), ""
         except (InvalidUpdate, LimitReached) as error:

@@ -16,12 +16,11 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
-from . import limits, wire
+from . import extension, limits, wire
 from .change import Change, Context
 from .document import merge
-from .errors import DocumentBroken, InvalidInput, InvalidUpdate, LimitReached
+from .errors import DocumentBroken, InvalidFrame, InvalidInput, InvalidUpdate, LimitReached
 from .hosted import Flushed, Hosted, Pending
 from .ids import ConnId, DocId, Dot, DotSet, Origin, Version
 from .ports import StoredDocument
@@ -38,11 +37,12 @@ from .step import (
     PresenceOut,
     Report,
     Send,
-    SetVersion,
     Unfollow,
-    Write,
 )
+from .token import decode_token
+from .tracking import PerConn, Waiter
 from .validate import AwarenessEntry, check_awareness, check_state_vector, check_update
+from .writing import Writing
 
 __all__ = [
     "CLOSE_BAD_FRAME",
@@ -59,31 +59,29 @@ CLOSE_BAD_UPDATE = 4422
 CLOSE_LIMIT = 4429
 CLOSE_CANNOT_STORE = 4507
 
-_COVERS_RANGES_MAX = 200  # they are one NATS header; a forgotten dot costs repeated work, nothing else
-
 Out = list[EdgeEffect]
 
 
 class Serving:
-    def __init__(self, name: str, origin: Origin) -> None:
+    def __init__(self, name: str, origin: Origin, namespace: str) -> None:
         self.name = name
+        self.namespace = namespace
         self.origin = origin
         self.linked = False
         """Set by the upper half: whether presence leaves the edge, and whether a first open waits."""
         self.hosted: dict[DocId, Hosted] = {}
         self._conns: dict[ConnId, DocId] = {}
         self._dirty: dict[DocId, None] = {}
-        self._again: list[tuple[DocId, bytes]] = []
-        self._writes: list[Write] = []
-        self._unwritten: set[DocId] = set()
-        self._ticket = 0
+        self.writing = Writing(name, origin)
         self._tickets: dict[int, tuple[Flushed, ...]] = {}
 
     # --- clients -----------------------------------------------------------------------------------------------------
-    def opened(self, conn: ConnId, doc: DocId, now_ms: int, out: Out) -> None:
+    def opened(self, conn: ConnId, doc: DocId, extended: bool, now_ms: int, out: Out) -> None:
         host = self.host(doc, now_ms, out)
         self._conns[conn] = doc
         host.conns[conn] = None
+        if extended:
+            host.tracking.conns[conn] = None
         self.load(host, out)
         if host.ready:
             self._greet(host, (conn,), out)
@@ -114,11 +112,16 @@ class Serving:
             return
         host = self.hosted[doc]
         host.conns.pop(conn, None)
+        host.tracking.left(conn)
         host.idle_since_ms = now_ms
         self._presence_news(host, host.presence.leave(conn), (), out)
 
+    def document_of(self, conn: ConnId) -> DocId | None:
+        return self._conns.get(conn)
+
     def _message(self, host: Hosted, conn: ConnId, frame: bytes, now_ms: int, out: Out) -> None:
-        match wire.decode_frame(frame):
+        extended = conn in host.tracking.conns
+        match extension.decode(frame) if extended else wire.decode_frame(frame):
             case wire.AwarenessUpdate(payload):
                 entries = check_awareness(payload)
                 self._presence_news(host, host.presence.merge(entries, conn, now_ms), (conn,), out)
@@ -139,33 +142,86 @@ class Serving:
                 else:
                     host.asked.append((conn, state_vector))
             case wire.SyncStep2(update):
-                self._client_update(host, conn, update, False, now_ms, out)
+                self._client_update(host, conn, update, now_ms)
             case wire.Update(update):
-                self._client_update(host, conn, update, True, now_ms, out)
+                if self._client_update(host, conn, update, now_ms) is Verdict.SEEN and not extended:
+                    host.echo.append((conn, wire.encode(wire.Update(update))))
+                    self._echo_when_safe(host, out)
+            case extension.Edit() as edit:
+                self._edit(host, conn, edit, now_ms, out)
+            case extension.Await() as wish:
+                self._await(host, conn, wish, now_ms)
+            case _:
+                raise InvalidFrame("frame: only an edge says this; send edits, questions and awareness")
 
-    def _client_update(self, host: Hosted, conn: ConnId, update: bytes, echo: bool, now_ms: int, out: Out) -> None:
+    def _edit(self, host: Hosted, conn: ConnId, edit: extension.Edit, now_ms: int, out: Out) -> None:
+        """An update with a name. A repeat takes effect once, and is told how safe it is."""
+        assert host.replica is not None
+        verdict = Verdict.SEEN
+        if edit.dot not in host.replica.dots:
+            context = Context(self.name, edit.actor, edit.causation, edit.correlation)
+            verdict = self._client_update(host, conn, edit.update, now_ms, edit.dot, context)
+        if verdict is Verdict.SEEN:
+            host.replica.dots.add(edit.dot)
+            host.tracking.repeated(conn, edit.dot)
+            self._echo_when_safe(host, out)
+            self.tell_when_merged(host, out)
+
+    def _await(self, host: Hosted, conn: ConnId, wish: extension.Await, now_ms: int) -> None:
+        """Kept with the document; the upper half tells when it has come so far."""
+        token = decode_token(wish.token, self.namespace, host.doc)
+        if len(host.tracking.waiters) >= limits.WAITERS_MAX:
+            raise LimitReached("waiters", limits.WAITERS_MAX + 1, limits.WAITERS_MAX, "wait for fewer at once")
+        until_ms = now_ms + min(wish.wait_ms, limits.WAIT_MS_MAX)
+        host.tracking.waiters.append(Waiter(conn, wish.number, token, until_ms))
+
+    def _client_update(
+        self,
+        host: Hosted,
+        conn: ConnId,
+        update: bytes,
+        now_ms: int,
+        dot: Dot | None = None,
+        context: Context | None = None,
+    ) -> Verdict:
         assert host.replica is not None
         size = host.pending_bytes + len(update)
         if size > limits.PENDING_BYTES_MAX:
             raise LimitReached("pending_bytes", size, limits.PENDING_BYTES_MAX, "send less at once")
         taken = host.replica.take(update, check_update(update), now_ms, conn)
-        if taken.verdict is Verdict.SEEN and echo:
-            host.echo.append((conn, wire.encode(wire.Update(update))))
-            self._echo_when_safe(host, out)
-        self._pend_taken(host, conn, taken)
+        if taken.verdict is Verdict.EARLY and dot is not None:
+            host.tracking.set_aside(update, dot, context or Context(self.name))
+        self._pend_taken(host, conn, taken, update, dot, context)
+        return taken.verdict
 
-    def _pend_taken(self, host: Hosted, conn: ConnId, taken: Taken) -> None:
+    def _pend_taken(
+        self,
+        host: Hosted,
+        conn: ConnId,
+        taken: Taken,
+        update: bytes,
+        dot: Dot | None = None,
+        context: Context | None = None,
+    ) -> None:
         """What a client's update brought, and what it let in: each in the name of who sent it."""
         senders = {early.update: early.conn for early in taken.released}
         for part in taken.updates:
             sender = senders.get(part)
-            self._pend(host, conn if sender is None else sender, part)
+            if part is update:
+                self._pend(host, conn, part, dot, context)
+            else:
+                self._pend(host, conn if sender is None else sender, part)
         for early in taken.released:
             if early.conn is not None:
                 host.writers[early.conn] = None  # also where it was SEEN: it reads its own update only after the commit
 
-    def _pend(self, host: Hosted, conn: ConnId, update: bytes) -> None:
-        host.pending.append(Pending(update, conn, Context(edge=self.name)))
+    def _pend(
+        self, host: Hosted, conn: ConnId, update: bytes, dot: Dot | None = None, context: Context | None = None
+    ) -> None:
+        named = host.tracking.let_in(update) if dot is None else None
+        if named is not None:
+            dot, context = named
+        host.pending.append(Pending(update, conn, context or Context(self.name), dot))
         host.pending_bytes += len(update)
         host.writers[conn] = None
         host.early_asked.pop(update, None)
@@ -186,9 +242,25 @@ class Serving:
             out.append(Send(conns, frame))
 
     def _echo_when_safe(self, host: Hosted, out: Out) -> None:
-        if host.echo and not host.commits and not host.pending and host.doc not in self._unwritten:
+        if host.echo and not host.commits and not host.pending and not self.writing.holds(host.doc):
             out.extend(Send((conn,), frame) for conn, frame in host.echo if conn in host.conns)
             host.echo.clear()
+        if host.tracking.busy and not host.commits and not host.pending and not self.writing.holds(host.doc):
+            self.tell_safe(host, extension.Stage.EDGE, host.tracking.quiet_on_disk(), None, out)
+
+    def tell_safe(
+        self, host: Hosted, stage: extension.Stage, edits: PerConn, version: Version | None, out: Out
+    ) -> None:
+        """How safe the edits of these connections are now."""
+        for conn, dots in edits.items():
+            if conn in host.conns:
+                out.append(Send((conn,), extension.encode(extension.Safe(stage, tuple(dots), version))))
+
+    def tell_when_merged(self, host: Hosted, out: Out) -> None:
+        """Repeats are merged for sure when nothing of the document waits for the leader."""
+        if host.tracking.busy and self.settled(host) and host.replica is not None and host.replica.version is not None:
+            version = host.replica.version
+            self.tell_safe(host, extension.Stage.MERGED, host.tracking.outbox_empty(), version, out)
 
     def _drop_conn(self, conn: ConnId, code: int, reason: str, now_ms: int, out: Out) -> None:
         out.append(Close(conn, code, reason[:120]))
@@ -253,7 +325,7 @@ class Serving:
         """Invariant 3."""
         if host.replica is not None or host.loading:
             return
-        if host.commits or host.doc in self._unwritten:
+        if host.commits or self.writing.holds(host.doc):
             host.reload = True
             return
         host.loading = True
@@ -328,21 +400,12 @@ class Serving:
             for good in host.pending:
                 host.replica.take(good.update, check_update(good.update), now_ms, good.conn)
             return
-        self._pend_taken(host, suspect.conn, taken)
+        self._pend_taken(host, suspect.conn, taken, suspect.update, suspect.dot, suspect.context)
 
     # --- flush and commit --------------------------------------------------------------------------------------------
     @property
     def wants_flush(self) -> bool:
-        return bool(self._dirty or self._writes or self._again)
-
-    def write(self, write: Write) -> None:
-        """Goes to the disk with the next flush."""
-        self._writes.append(write)
-        self._unwritten.add(write.doc)
-
-    def write_version(self, host: Hosted) -> None:
-        assert host.replica is not None
-        self.write(SetVersion(host.doc, host.replica.version, host.replica.dots.copy()))
+        return bool(self._dirty or self.writing)
 
     def take_in(self, host: Hosted, taken: Taken, out: Out) -> None:
         """What the gate let in from the log: to the clients at once, to the disk with the next flush.
@@ -358,18 +421,13 @@ class Serving:
         updates = [update for update in taken.updates if update not in clients]
         if updates:
             update = merge(updates)
-            self._append(host, AppendUpdate(host.doc, update))
+            self.writing.add_update(host, AppendUpdate(host.doc, update))
             if host.conns:
                 self._fan_out(host, wire.encode(wire.Update(update)), (), out)
 
-    def ship_again(self, host: Hosted, update: bytes) -> None:
-        """Content that the document has already goes out as a change of its own with the next flush."""
-        self._again.append((host.doc, update))
-        self._unwritten.add(host.doc)
-
     def settled(self, host: Hosted) -> bool:
         """Nothing of this document is on its way from here to the log."""
-        return not (len(host.unmerged) or host.pending or any(doc == host.doc for doc, _ in self._again))
+        return not (len(host.unmerged) or host.pending or self.writing.ships_again(host.doc))
 
     def flush(self, wall_ms: int, out: Out) -> Commit | None:
         """Everything pending becomes one change per document and context, and all of it one commit."""
@@ -383,71 +441,42 @@ class Serving:
             except DocumentBroken as error:
                 self.rebuild(host, str(error), out)
         self._dirty.clear()
-        again, self._again = self._again, []
-        for doc, update in again:
-            self._flush_again(doc, update, wall_ms, flushed)
-        if not self._writes:
-            self._unwritten.clear()
-            return None
-        for write in self._writes:
-            if write.doc not in flushed:
-                flushed[write.doc] = Flushed(write.doc, (), (), b"")
-        self._unwritten.clear()
-        for doc in flushed:
+        self.writing.changes_again(self.hosted, wall_ms, flushed)
+        for doc in self.writing.touched():
             host = self.hosted.get(doc)
+            flushed.setdefault(doc, Flushed(doc, (), (), b""))
             if host is not None:
                 host.commits += 1
                 if host.replica is not None and host.wants_compaction():
                     self._compact(host, out)
-        self._ticket += 1
-        self._tickets[self._ticket] = tuple(flushed.values())
-        commit = Commit(self._ticket, tuple(self._writes))
-        self._writes = []
-        self._unwritten.clear()
+        commit = self.writing.commit()
+        if commit is not None:
+            self._tickets[commit.ticket] = tuple(flushed.values())
         return commit
 
     def _flush_document(self, host: Hosted, wall_ms: int, out: Out) -> Flushed:
         assert host.replica is not None
         host.replica.materialise()  # before anything is stored: poison that gets past the validator ends here
-        changes: list[Change] = []
-        for context, group in groupby(host.pending, key=lambda pending: pending.context):
-            update = merge([pending.update for pending in group])
-            stamped = Context(context.edge, context.actor, context.causation, context.correlation, wall_ms)
-            changes.append(Change(host.doc, self._next_dot(host), update, stamped))
-        frame = wire.encode(wire.Update(merge([change.update for change in changes])))
+        changes, whole = self.writing.changes_of(host, wall_ms)
+        frame = wire.encode(wire.Update(whole))
         writers = tuple(host.writers)
-        for change in changes:
-            self._append(host, AppendUpdate(host.doc, change.update, change.dot, change.context))
         host.pending = []
         host.pending_bytes = 0
         host.writers.clear()
         self._fan_out(host, frame, writers, out)
-        return Flushed(host.doc, tuple(changes), writers, frame)
+        self.tell_contexts(host, [(change.dot, change.context) for change in changes], writers, out)
+        return Flushed(host.doc, changes, writers, frame)
 
-    def _flush_again(self, doc: DocId, update: bytes, wall_ms: int, flushed: dict[DocId, Flushed]) -> None:
-        host = self.hosted.get(doc)
-        if host is None or host.replica is None:
-            return
-        covers = host.replica.dots.copy()
-        covers.trim(_COVERS_RANGES_MAX)
-        context = Context(edge=self.name, time_ms=wall_ms)
-        change = Change(doc, self._next_dot(host), update, context, covers)
-        self.write(AppendUpdate(doc, update, change.dot, context, covers, folded=True))
-        before = flushed.get(doc, Flushed(doc, (), (), b""))
-        flushed[doc] = Flushed(doc, (*before.changes, change), before.writers, before.frame)
-
-    def _next_dot(self, host: Hosted) -> Dot:
-        assert host.replica is not None
-        host.seq += 1
-        dot = Dot(self.origin, host.seq)
-        host.unmerged.add(dot)
-        host.replica.dots.add(dot)
-        return dot
-
-    def _append(self, host: Hosted, row: AppendUpdate) -> None:
-        self.write(row)
-        host.rows += 1
-        host.row_bytes += len(row.update)
+    def tell_contexts(
+        self, host: Hosted, contexts: Sequence[tuple[Dot, Context]], besides: Sequence[ConnId], out: Out
+    ) -> None:
+        """Who, why and when, to those who asked to hear it; only where somebody said something."""
+        conns = tuple(conn for conn in host.tracking.conns if conn not in besides)
+        said = tuple(
+            (dot, context) for dot, context in contexts if context.actor or context.causation or context.correlation
+        )
+        if conns and said:
+            out.append(Send(conns, extension.encode(extension.Changed(said))))
 
     def _compact(self, host: Hosted, out: Out) -> None:
         assert host.replica is not None
@@ -459,7 +488,7 @@ class Serving:
         except DocumentBroken as error:
             self.rebuild(host, str(error), out)
         else:
-            self.write(Compact(host.doc, state))
+            self.writing.add(Compact(host.doc, state))
             host.state_bytes = len(state)
 
     def committed(self, ticket: int, out: Out) -> list[Change]:
@@ -474,6 +503,8 @@ class Serving:
             writers = tuple(conn for conn in part.writers if conn in host.conns)
             if writers:
                 out.append(Send(writers, part.frame))
+            edits = host.tracking.edits_of(change.dot for change in part.changes)
+            self.tell_safe(host, extension.Stage.EDGE, edits, None, out)
             self._echo_when_safe(host, out)
             if host.reload and not host.commits:
                 host.reload = False
@@ -538,7 +569,7 @@ class Serving:
     def leave_memory(self, host: Hosted, now_ms: int, out: Out) -> None:
         """With an outbox only the document itself leaves; its record stays to hear of the merge."""
         busy = host.conns or host.commits or host.pending or host.loading or host.suspects
-        if busy or host.doc in self._unwritten or now_ms - host.idle_since_ms < limits.DOCUMENT_IDLE_MS:
+        if busy or self.writing.holds(host.doc) or now_ms - host.idle_since_ms < limits.DOCUMENT_IDLE_MS:
             return
         if len(host.unmerged):
             host.replica = None

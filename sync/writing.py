@@ -1,0 +1,126 @@
+"""What of an edge is on its way to the disk: rows that wait for the next commit, and the changes they become.
+
+Room: a part of `sync.serving`. It gives dots to changes and knows what a commit holds; it tells nobody anything.
+
+Invariant: a dot is given only to a change whose bytes are there already. A dot that no row carries would stay in the
+outbox for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+from .change import Change, Context
+from .document import merge
+from .hosted import Flushed, Hosted, Pending
+from .ids import DocId, Dot, DotSet, Origin
+from .step import AppendUpdate, Commit, SetVersion, Write
+
+__all__ = ["Writing"]
+
+_COVERS_RANGES_MAX = 200  # they are one NATS header; a forgotten dot costs repeated work, nothing else
+
+
+class Writing:
+    __slots__ = ("_again", "_name", "_origin", "_ticket", "_waiting", "_writes")
+
+    def __init__(self, name: str, origin: Origin) -> None:
+        self._name = name
+        self._origin = origin
+        self._writes: list[Write] = []
+        self._waiting: set[DocId] = set()
+        self._again: list[tuple[DocId, bytes]] = []
+        self._ticket = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._writes or self._again)
+
+    def holds(self, doc: DocId) -> bool:
+        """True while something of this document waits for the next commit."""
+        return doc in self._waiting
+
+    def ships_again(self, doc: DocId) -> bool:
+        return any(waiting == doc for waiting, _ in self._again)
+
+    def add(self, write: Write) -> None:
+        self._writes.append(write)
+        self._waiting.add(write.doc)
+
+    def add_update(self, host: Hosted, row: AppendUpdate) -> None:
+        self.add(row)
+        host.rows += 1
+        host.row_bytes += len(row.update)
+
+    def add_version(self, host: Hosted) -> None:
+        assert host.replica is not None
+        self.add(SetVersion(host.doc, host.replica.version, host.replica.dots.copy()))
+
+    def ship_again(self, host: Hosted, update: bytes) -> None:
+        """Content that the document has already goes out as a change of its own with the next commit."""
+        self._again.append((host.doc, update))
+        self._waiting.add(host.doc)
+
+    def changes_of(self, host: Hosted, wall_ms: int) -> tuple[tuple[Change, ...], bytes]:
+        """Everything pending as one change per context, and all of it as one update. Raises DocumentBroken."""
+        groups: list[tuple[Context, list[Pending], bytes]] = []
+        for context, together in groupby(host.pending, key=lambda pending: pending.context):
+            group = list(together)
+            groups.append((context, group, merge([pending.update for pending in group])))
+        whole = merge([update for _, _, update in groups])
+        changes: list[Change] = []
+        for context, group, update in groups:
+            stamped = Context(context.edge, context.actor, context.causation, context.correlation, wall_ms)
+            change = Change(host.doc, self._next_dot(host), update, stamped, _edits(host, group))
+            host.tracking.flushed(change.dot, ((one.conn, one.dot) for one in group if one.dot is not None))
+            self.add_update(host, AppendUpdate(host.doc, update, change.dot, stamped, change.covers))
+            changes.append(change)
+        return tuple(changes), whole
+
+    def changes_again(self, hosted: Mapping[DocId, Hosted], wall_ms: int, flushed: dict[DocId, Flushed]) -> None:
+        """What `ship_again` left, into `flushed`."""
+        again, self._again = self._again, []
+        for doc, update in again:
+            host = hosted.get(doc)
+            if host is None or host.replica is None:
+                continue
+            covers = host.replica.dots.copy()
+            covers.trim(_COVERS_RANGES_MAX)
+            context = Context(edge=self._name, time_ms=wall_ms)
+            change = Change(doc, self._next_dot(host), update, context, covers)
+            self.add(AppendUpdate(doc, update, change.dot, context, covers, folded=True))
+            before = flushed.get(doc, Flushed(doc, (), (), b""))
+            flushed[doc] = Flushed(doc, (*before.changes, change), before.writers, before.frame)
+
+    def touched(self) -> list[DocId]:
+        """Documents of which rows wait, in the order of the first."""
+        return list(dict.fromkeys(write.doc for write in self._writes))
+
+    def commit(self) -> Commit | None:
+        """Everything that waits, as one transaction; None where nothing does."""
+        self._waiting.clear()
+        if not self._writes:
+            return None
+        self._ticket += 1
+        commit = Commit(self._ticket, tuple(self._writes))
+        self._writes = []
+        return commit
+
+    def _next_dot(self, host: Hosted) -> Dot:
+        assert host.replica is not None
+        host.seq += 1
+        dot = Dot(self._origin, host.seq)
+        host.unmerged.add(dot)
+        host.replica.dots.add(dot)
+        return dot
+
+
+def _edits(host: Hosted, group: Sequence[Pending]) -> DotSet:
+    """The names of these edits: the change covers them, and every replica that has it holds them."""
+    assert host.replica is not None
+    covers = DotSet()
+    for pending in group:
+        if pending.dot is not None:
+            covers.add(pending.dot)
+            host.replica.dots.add(pending.dot)
+    return covers
