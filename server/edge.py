@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from sync import extension
 from sync.change import Beacon, Merged, RepairAsk
 from sync.document import JsonValue
 from sync.edge import Edge, EdgeSettings, EdgeStep
@@ -43,6 +44,7 @@ from sync.step import (
     Unfollow,
 )
 from sync.text import parse_dot, parse_version
+from sync.token import decode_token
 
 from .bus import Bus
 from .config import Config
@@ -80,6 +82,22 @@ class Reading:
     outbox_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A reader's connection: it hears only that its token was reached (`Connection`)."""
+
+    reached: asyncio.Future[extension.Reached]
+
+    def send(self, frame: bytes) -> None:
+        message = extension.decode(frame)
+        if isinstance(message, extension.Reached) and not self.reached.done():
+            self.reached.set_result(message)
+
+    def close(self, code: int, reason: str) -> None:
+        if not self.reached.done():
+            self.reached.set_exception(StoreError(reason))
+
+
 def now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
@@ -94,7 +112,9 @@ class EdgeDaemon:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.store = SQLiteStore.open(config.data / "edge.db")
-        self.machine = Edge(EdgeSettings(config.name, Origin(secrets.randbelow(ORIGIN_MAX) + 1), config.pin))
+        self.machine = Edge(
+            EdgeSettings(config.name, Origin(secrets.randbelow(ORIGIN_MAX) + 1), config.pin, config.namespace)
+        )
         self.bus = Bus(config.bus(config.name), self)
         self.connections: dict[ConnId, Connection] = {}
         self.started_ms = wall_ms()
@@ -177,11 +197,11 @@ class EdgeDaemon:
             self._in(self._reader, lambda: self.store.set_meta(WITNESS, f"{version} {dot} {doc}"), lambda _: None)
 
     # --- clients -----------------------------------------------------------------------------------------------------
-    def opened(self, connection: Connection, doc: DocId) -> ConnId:
+    def opened(self, connection: Connection, doc: DocId, extended: bool = False) -> ConnId:
         self._next_conn += 1
         conn = ConnId(self._next_conn)
         self.connections[conn] = connection
-        self._do(self.machine.opened(conn, doc, now_ms()))
+        self._do(self.machine.opened(conn, doc, now_ms(), extended))
         return conn
 
     def received(self, conn: ConnId, frame: bytes) -> None:
@@ -390,6 +410,23 @@ class EdgeDaemon:
         document = replica.materialise()
         found = document.contents() if contents else None
         return Reading(doc, replica.version, document.digest(), found, count)
+
+    async def wait_for(self, doc: DocId, token: str, wait_ms: int) -> tuple[bool, str]:
+        """Until the document here has come as far as the token; False and what there is when time is up.
+
+        Raises InvalidToken where the token is damaged or not for this document.
+        """
+        decode_token(token, self.config.namespace, doc)
+        waiting = _Waiting(self._loop.create_future())
+        conn = self.opened(waiting, doc, extended=True)
+        try:
+            self.received(conn, extension.encode(extension.Await(1, token, wait_ms)))
+            reached = await asyncio.wait_for(waiting.reached, wait_ms / 1000 + 5)
+            return reached.reached, reached.have
+        except TimeoutError:
+            return False, "nothing"
+        finally:
+            self.closed(conn)
 
     async def documents(self) -> list[DocId]:
         return await self._loop.run_in_executor(self._reader, self.store.documents)

@@ -21,10 +21,12 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
-from sync.errors import InvalidDocumentId, SkerryError
+from sync import extension
+from sync.errors import InvalidDocumentId, InvalidInput, LimitReached, SkerryError
 from sync.ids import ConnId, DocId, parse_document_id
-from sync.limits import FRAME_BYTES_MAX, READER_BYTES_MAX
+from sync.limits import CHANNELS_MAX, FRAME_BYTES_MAX, READER_BYTES_MAX
 from sync.serving import CLOSE_BAD_FRAME
+from sync.wire import SUBPROTOCOL
 
 from . import http
 from .config import Address, is_loopback
@@ -34,9 +36,11 @@ __all__ = ["OPERATOR", "Gateway"]
 
 log = logging.getLogger("skerry.gateway")
 
+EXTENSION = Subprotocol(SUBPROTOCOL)
 OPERATOR = Subprotocol("skerry.operator.v1")
 """What an operator on the same machine may ask of this edge, as JSON texts (docs/protocol.md)."""
 CLOSE_BAD_PATH = 4404
+_CLOSE_CHANNEL = extension.encode(extension.CloseChannel(1000, ""))[:1]
 CLOSE_TOO_SLOW = 4408
 
 
@@ -66,6 +70,23 @@ class Client:
     async def _close(self, code: int, reason: str) -> None:
         with contextlib.suppress(ConnectionClosed, OSError):
             await self._socket.close(code, reason)
+
+
+class Channel:
+    """One document on a connection of the extension (`server.edge.Connection`)."""
+
+    def __init__(self, client: Client, number: int, open_channels: dict[int, ConnId]) -> None:
+        self._client = client
+        self._number = number
+        self._open = open_channels
+
+    def send(self, frame: bytes) -> None:
+        self._client.send(extension.on_channel(self._number, frame))
+
+    def close(self, code: int, reason: str) -> None:
+        """This document alone; the connection and its other documents stay."""
+        self.send(extension.encode(extension.CloseChannel(code, reason)))
+        self._open.pop(self._number, None)
 
 
 class Gateway:
@@ -117,6 +138,9 @@ class Gateway:
             await self._operate(socket)
             return
         client = Client(socket)
+        if socket.subprotocol == EXTENSION:
+            await self._serve_channels(socket, client)
+            return
         try:
             doc = document_of(socket.request.path if socket.request is not None else "/")
         except InvalidDocumentId as error:
@@ -136,6 +160,36 @@ class Gateway:
                 self._daemon.received(conn, frame)
         except ConnectionClosed:
             return
+
+    async def _serve_channels(self, socket: ServerConnection, client: Client) -> None:
+        """Many documents on one connection. Bad bytes of one close that one, where it can be told which."""
+        conns: dict[int, ConnId] = {}
+        config = self._daemon.config
+        client.send(extension.on_channel(0, extension.encode(extension.Hello(1, config.namespace, config.name))))
+        try:
+            while True:
+                frame = await socket.recv(decode=False)
+                assert isinstance(frame, bytes)
+                number, inner = extension.decode_channel(frame)
+                if number in conns:
+                    if inner[:1] == _CLOSE_CHANNEL:
+                        self._daemon.closed(conns.pop(number))
+                    else:
+                        self._daemon.received(conns[number], inner)
+                    continue
+                message = extension.decode(inner)
+                if isinstance(message, extension.Open):
+                    if len(conns) >= CHANNELS_MAX:
+                        raise LimitReached("channels", len(conns) + 1, CHANNELS_MAX, "use another connection")
+                    channel = Channel(client, number, conns)
+                    conns[number] = self._daemon.opened(channel, message.doc, extended=True)
+        except ConnectionClosed:
+            pass
+        except (InvalidInput, LimitReached) as error:
+            client.close(CLOSE_BAD_FRAME, str(error))
+        finally:
+            for conn in list(conns.values()):
+                self._daemon.closed(conn)
 
     async def _operate(self, socket: ServerConnection) -> None:
         """Operators speak JSON, from this machine only."""
@@ -162,7 +216,7 @@ class Gateway:
 
 def _choose(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Stock clients offer none; one that offers something else is served without."""
-    return OPERATOR if OPERATOR in offered else None
+    return next((known for known in (EXTENSION, OPERATOR) if known in offered), None)
 
 
 def document_of(path: str) -> DocId:

@@ -13,8 +13,9 @@ from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from sync.errors import InvalidDocumentId, SkerryError
+from sync.errors import InvalidDocumentId, InvalidInput, NotYet, SkerryError
 from sync.ids import parse_document_id
+from sync.limits import WAIT_MS_MAX
 
 from . import status
 from .edge import EdgeDaemon, Reading
@@ -36,23 +37,45 @@ async def answer(daemon: EdgeDaemon, socket: ServerConnection, request: Request)
         if url.path == "/docs":
             return _json(HTTPStatus.OK, {"docs": list(await daemon.documents())})
         if url.path.startswith(_DOCS):
-            return await _document(daemon, url.path.removeprefix(_DOCS), parse_qs(url.query))
-    except InvalidDocumentId as error:
+            known = request.headers.get("If-None-Match", "")
+            return await _document(daemon, url.path.removeprefix(_DOCS), parse_qs(url.query), known)
+    except InvalidInput as error:
         return _json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
     except SkerryError as error:
         return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
     return _json(HTTPStatus.NOT_FOUND, {"error": f"nothing is at {url.path}; there is {_WHAT}"})
 
 
-async def _document(daemon: EdgeDaemon, path: str, query: dict[str, list[str]]) -> Response:
+async def _document(daemon: EdgeDaemon, path: str, query: dict[str, list[str]], known: str) -> Response:
     try:
         doc = parse_document_id(unquote(path, errors="strict"))
     except UnicodeDecodeError:
         raise InvalidDocumentId("document id: not UTF-8 behind percent-decoding; encode it as UTF-8") from None
+    if "at_least" in query:
+        seconds = _seconds(query.get("timeout", ["10"])[0])
+        reached, have = await daemon.wait_for(doc, query["at_least"][0], int(seconds * 1000))
+        if not reached:
+            want = query["at_least"][0]
+            return _json(
+                HTTPStatus.GATEWAY_TIMEOUT, {"error": str(NotYet(doc, have, want)), "have": have, "want": want}
+            )
     reading = await daemon.read(doc, contents="digest" not in query)
+    if reading is not None and reading.version is not None and known == f'"{reading.version}"':
+        return _json(HTTPStatus.NOT_MODIFIED, {}, known)
     if reading is None:
         return _json(HTTPStatus.NOT_FOUND, {"error": f"{doc}: this edge has no such document; ask another edge"})
-    return _json(HTTPStatus.OK, reading_json(reading))
+    tag = f'"{reading.version}"' if reading.version is not None and not reading.outbox_count else ""
+    return _json(HTTPStatus.OK, reading_json(reading), tag)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= WAIT_MS_MAX / 1000:
+        raise InvalidInput(f"timeout: {text!r} is no number of seconds from 0 to {WAIT_MS_MAX // 1000}")
+    return seconds
 
 
 def reading_json(reading: Reading) -> dict[str, object]:
@@ -67,8 +90,12 @@ def reading_json(reading: Reading) -> dict[str, object]:
     return found
 
 
-def _json(code: HTTPStatus, body: dict[str, object]) -> Response:
-    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+def _json(code: HTTPStatus, body: dict[str, object], tag: str = "") -> Response:
+    data = (
+        b""
+        if code is HTTPStatus.NOT_MODIFIED
+        else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    )
     headers = Headers(
         [
             ("Content-Type", "application/json; charset=utf-8"),
@@ -78,4 +105,6 @@ def _json(code: HTTPStatus, body: dict[str, object]) -> Response:
             ("Connection", "close"),
         ]
     )
+    if tag:
+        headers["ETag"] = tag
     return Response(code.value, code.phrase, headers, data)

@@ -233,8 +233,6 @@ class Edge:
 
     def _learn_outbox(self, host: Hosted, outbox: Sequence[tuple[Dot, Version | None]]) -> None:
         for dot, shipped in outbox:
-            if dot.origin == self.settings.origin:
-                host.seq = max(host.seq, dot.seq)
             host.unmerged.add(dot)
             if shipped is not None and shipped.epoch == self.epoch:
                 host.acked.setdefault(dot, shipped)

@@ -58,8 +58,6 @@ class Hosted:
     """Whose updates the next flush holds: they are told after its commit, the others before."""
     presence: Presence = field(default_factory=Presence)
     tracking: Tracking = field(default_factory=Tracking)
-    seq: int = 0
-    """Newest dot of this edge's origin."""
     unmerged: DotSet = field(default_factory=DotSet)
     """The outbox: dots that the leader has not merged."""
     acked: dict[Dot, Version] = field(default_factory=dict)

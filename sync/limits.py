@@ -36,6 +36,7 @@ CONTENTS_DEPTH_MAX: Final = 256  # shared types within shared types, read as JSO
 MERGE_FAN_IN: Final = 16  # merge_updates panics over 21 and more that overlap in part (an inconsistent sort in Yrs)
 
 # --- an edge ---------------------------------------------------------------------------------------------------------
+CHANNELS_MAX: Final = 1_000  # documents open on one connection of the extension
 READER_BYTES_MAX: Final = 32 * 1024 * 1024  # not read by one client: two frames of the largest size; then it is closed
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024  # not yet flushed, per document
 LOADING_FRAMES_MAX: Final = 1_000  # held per document until it is loaded

@@ -23,7 +23,7 @@ _COVERS_RANGES_MAX = 200  # they are one NATS header; a forgotten dot costs repe
 
 
 class Writing:
-    __slots__ = ("_again", "_name", "_origin", "_ticket", "_waiting", "_writes")
+    __slots__ = ("_again", "_name", "_origin", "_seqs", "_ticket", "_waiting", "_writes")
 
     def __init__(self, name: str, origin: Origin) -> None:
         self._name = name
@@ -32,6 +32,9 @@ class Writing:
         self._waiting: set[DocId] = set()
         self._again: list[tuple[DocId, bytes]] = []
         self._ticket = 0
+        self._seqs: dict[DocId, int] = {}
+        """Newest dot per document written in this process's life: it outlives the document's stay in memory, since a dot
+        that named two changes would make the second a repeat, and nobody would merge it."""
 
     def __bool__(self) -> bool:
         return bool(self._writes or self._again)
@@ -108,8 +111,9 @@ class Writing:
 
     def _next_dot(self, host: Hosted) -> Dot:
         assert host.replica is not None
-        host.seq += 1
-        dot = Dot(self._origin, host.seq)
+        seq = self._seqs.get(host.doc, 0) + 1
+        self._seqs[host.doc] = seq
+        dot = Dot(self._origin, seq)
         host.unmerged.add(dot)
         host.replica.dots.add(dot)
         return dot

@@ -538,3 +538,22 @@ def test_a_dot_is_not_held_across_a_gap() -> None:
     host = island.edge.hosted[PLAN]
     assert host.replica is not None
     assert Dot(Origin(5), 1) not in host.replica.dots, "its content may be in the broadcast that is missing"
+
+
+def test_a_dot_is_never_used_twice_also_when_the_document_has_left_memory_meanwhile() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    sea = Sea(island)
+    island.open(1)
+    sea.settle()
+    island.send(1, frame(ada.type("x")))
+    sea.settle()
+    island.do(island.edge.closed(ConnId(1), island.now))
+    island.tick(limits.DOCUMENT_IDLE_MS + 500)
+    assert list(island.edge.hosted) == []
+
+    island.open(2)
+    island.send(2, frame(ada.type("y")))
+    sea.settle()
+
+    dots = [entry.change.dot for entry in sea.log.entries if hasattr(entry, "change")]
+    assert dots == [Dot(Origin(1), 1), Dot(Origin(1), 2)]
