@@ -22,7 +22,7 @@ from sync.step import AppendUpdate, Compact, SetVersion, Write
 from sync.validate import Shape
 from tests.memory_store import MemoryStore
 
-from .contents import Contents, fold_of, shape_of
+from .contents import Contents, fold_of, merged, shape_of
 from .schedule import Action, Schedule
 
 __all__ = ["Disk", "Image", "Violation"]
@@ -143,16 +143,11 @@ class Disk:
             for row in appended:
                 if self.watched and held.holds(shape_of(row.update)):
                     raise Violation(f"{self.name}: {doc}: stores again what is there, as {row.dot}")
-            waiting = [shape_of(row.update) for row in appended]
-            while waiting:
-                early = [shape for shape in waiting if held.early(shape)]
-                if len(early) == len(waiting) and self.watched:
-                    missing = held.early(early[0])
-                    raise Violation(f"{self.name}: {doc}: stored before what it depends on: {missing}")
-                for shape in waiting:
-                    if shape not in early or len(early) == len(waiting):
-                        held.add(shape)
-                waiting = early if len(early) < len(waiting) else []
+            shape = shape_of(merged(row.update for row in appended))  # two rows may each need a part of the other
+            missing = held.early(shape)
+            if missing and self.watched:
+                raise Violation(f"{self.name}: {doc}: stored before what it depends on: {missing}")
+            held.add(shape)
 
     def _check(self, write: Write) -> None:
         image = self.image

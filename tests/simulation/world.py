@@ -66,6 +66,8 @@ class World:
         self.client_delay_ms_max = weather.client_delay_ms_max
         self.ack_loss = weather.ack_loss
         self.calm = False
+        self.forgets_dots = any(name == "DOT_RANGES_MAX" for name, _ in weather.limits)
+        """Then a change may be told of once more: its dot was forgotten."""
         self.network = Network(self.schedule, self.rng, weather.delay_ms_max, weather.loss, weather.repeat)
         self.log = Log(self.rng, weather.shard_count, weather.window_ms, weather.ack_wait_ms, weather.pending_max)
         self.bus = Bus(self)
