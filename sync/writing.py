@@ -33,8 +33,8 @@ class Writing:
         self._again: list[tuple[DocId, bytes]] = []
         self._ticket = 0
         self._seqs: dict[DocId, int] = {}
-        """Newest dot per document written in this process's life: it outlives the document's stay in memory, since a dot
-        that named two changes would make the second a repeat, and nobody would merge it."""
+        """Newest dot per document written in this process's life. It outlives the document's stay in memory: a dot that
+        named two changes would make the second a repeat, and nobody would merge it."""
 
     def __bool__(self) -> bool:
         return bool(self._writes or self._again)
