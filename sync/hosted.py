@@ -75,6 +75,8 @@ class Hosted:
     rows: int = 0
     row_bytes: int = 0
     state_bytes: int = 0
+    compaction_pause: int = 1
+    """Doubles with each compaction that was refused: a state that does not verify hardly will with the next row."""
     heals: int = 0
     heal_after_ms: int = 0
     compare: bool = False
@@ -88,4 +90,6 @@ class Hosted:
 
     def wants_compaction(self) -> bool:
         """Geometric in the state's size: the cost per update does not grow with the history."""
-        return self.rows >= COMPACT_ROWS + self.state_bytes // 256 or self.row_bytes >= COMPACT_BYTES + self.state_bytes
+        rows_max = (COMPACT_ROWS + self.state_bytes // 256) * self.compaction_pause
+        bytes_max = (COMPACT_BYTES + self.state_bytes) * self.compaction_pause
+        return self.rows >= rows_max or self.row_bytes >= bytes_max

@@ -480,15 +480,17 @@ class Serving:
 
     def _compact(self, host: Hosted, out: Out) -> None:
         assert host.replica is not None
-        host.rows = host.row_bytes = 0
         try:
             state = host.replica.verified_state()
-        except InvalidUpdate as error:
+        except (InvalidUpdate, DocumentBroken) as error:
+            first, host.compaction_pause = host.compaction_pause == 1, host.compaction_pause * 2
             out.append(Report("compaction_refused", host.doc, str(error)))
-        except DocumentBroken as error:
-            self.rebuild(host, str(error), out)
+            if first:
+                self.rebuild(host, str(error), out)  # what was lost in memory is in the rows; a second try tells
         else:
             self.writing.add(Compact(host.doc, state))
+            host.rows = host.row_bytes = 0
+            host.compaction_pause = 1
             host.state_bytes = len(state)
 
     def committed(self, ticket: int, out: Out) -> list[Change]:

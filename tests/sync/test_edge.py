@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sync import limits, wire
 from sync.change import Beacon, Change, Merged, RepairAsk
 from sync.document import Document
-from sync.ids import ConnId, Dot, DotSet, Origin, Version, parse_document_id
+from sync.errors import DocumentBroken
+from sync.ids import ConnId, DocId, Dot, DotSet, Origin, Version, parse_document_id
 from sync.presence import encode_awareness
+from sync.replica import Replica
 from sync.serving import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_GAP
 from sync.validate import AwarenessEntry
 from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Island, Log, Sea, frame
@@ -557,3 +561,24 @@ def test_a_dot_is_never_used_twice_also_when_the_document_has_left_memory_meanwh
 
     dots = [entry.change.dot for entry in sea.log.entries if hasattr(entry, "change")]
     assert dots == [Dot(Origin(1), 1), Dot(Origin(1), 2)]
+
+
+def test_a_state_that_does_not_verify_replaces_nothing_and_is_not_tried_with_every_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries: list[DocId] = []
+
+    def refuse(replica: Replica) -> bytes:
+        tries.append(replica.doc)
+        raise DocumentBroken("its state does not load to the same digest")
+
+    monkeypatch.setattr(Replica, "verified_state", refuse)
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+
+    for _ in range(limits.COMPACT_ROWS * 2 + 2):
+        island.send(1, frame(ada.type("x")))
+        island.commit()
+
+    assert len(tries) == 2
+    assert island.text() == "x" * (limits.COMPACT_ROWS * 2 + 2)
