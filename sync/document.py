@@ -6,11 +6,12 @@ Room: one CRDT and nothing about who sent what. Callers hand in bytes that `sync
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias, TypeVar, cast
 from xml.sax.saxutils import escape, quoteattr
 
 import pycrdt
@@ -22,7 +23,9 @@ from .roots import RootKind, find_roots
 
 __all__ = [
     "EMPTY_UPDATE",
+    "Crdt",
     "Document",
+    "History",
     "JsonValue",
     "Ranges",
     "byte_offset",
@@ -40,6 +43,40 @@ Ranges = dict[int, list[tuple[int, int]]]
 """Client -> ascending, disjoint, non-adjacent (first clock, next clock)."""
 
 
+_Root = TypeVar("_Root", pycrdt.Text, pycrdt.Map, pycrdt.Array, pycrdt.XmlFragment)  # type: ignore[type-arg]
+_EDIT = "edit"  # pycrdt's transaction origin: undo takes back what was made under it, and nothing that came from others
+
+
+class Crdt(pycrdt.Doc[pycrdt.Text]):
+    """A `pycrdt.Doc` whose roots are there when they are asked for: `crdt["body"] += "Hello"` in a new document."""
+
+    def __getitem__(self, key: str) -> pycrdt.Text:
+        """The root as the kind that it has (`sync.roots`), which may be another than its type says; else a new text."""
+        root: pycrdt.Text | None = self._roots.get(key)
+        if root is None:
+            kind = find_roots(self.get_update()).kinds.get(key, RootKind.TEXT)
+            return self.get(key, type=_CLASSES[kind])
+        return root
+
+    def __setitem__(self, key: str, value: pycrdt.Text) -> None:
+        if value.is_integrated and value.doc is self:
+            return  # the second half of `crdt[key] += ...`, whose first half has changed the document
+        super().__setitem__(key, value)
+
+    def get(self, key: str, *, type: type[_Root]) -> _Root:
+        return cast("pycrdt.Doc[_Root]", super()).get(key, type=type)
+
+
+_CLASSES: dict[RootKind, type[pycrdt.Text]] = {
+    RootKind.TEXT: pycrdt.Text,
+    RootKind.XML: cast("type[pycrdt.Text]", pycrdt.XmlFragment),
+    RootKind.MAP: cast("type[pycrdt.Text]", pycrdt.Map),
+    RootKind.ARRAY: cast("type[pycrdt.Text]", pycrdt.Array),
+    RootKind.UNKNOWN: pycrdt.Text,
+    RootKind.UNREADABLE: cast("type[pycrdt.Text]", pycrdt.Array),
+}
+
+
 class Document:
     """One `pycrdt.Doc`. Every method that runs Rust raises DocumentBroken where it panics; then discard the object."""
 
@@ -47,7 +84,7 @@ class Document:
 
     def __init__(self, state: bytes | None = None, client_id: int | None = None) -> None:
         """`client_id`: only to repeat a history exactly. Used twice, it diverges for ever (FACTS.md 1.6)."""
-        self.crdt: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=client_id)
+        self.crdt = Crdt(client_id=client_id)
         if state is not None:
             self.apply(state)
 
@@ -121,22 +158,38 @@ class Document:
             if position < 0 or deleted < 0 or position + deleted > len(content):
                 raise IndexError(f"text {root!r}: {position}+{deleted} is outside its {len(content)} characters")
             start, end = _byte_span(text, content, position, deleted)
-            made: list[bytes] = []
-            # Observed for this edit only: a document dropped with a live subscription leaks (FACTS.md 1.9).
-            watch = self.crdt.observe(lambda event: made.append(event.update))
-            try:
-                with self.crdt.transaction():
-                    if start < end:
-                        del text[start:end]
-                    if inserted:
-                        text.insert(start, inserted)
-            finally:
-                self.crdt.unobserve(watch)
+            with self.edit() as made:
+                if start < end:
+                    del text[start:end]
+                if inserted:
+                    text.insert(start, inserted)
         except IndexError:
             raise
         except BaseException as error:
             raise _broken(error, "edit") from error
         return made[0] if made else EMPTY_UPDATE
+
+    @contextlib.contextmanager
+    def edit(self) -> Iterator[list[bytes]]:
+        """One transaction: the list holds its update when the block has ended, and nothing where nothing changed.
+
+        Also where the block raises: what ran before stays done (FACTS.md 1.9). Within a transaction there is no other.
+        """
+        made: list[bytes] = []
+        with self.told(lambda event: made.append(event.update)), self.crdt.transaction(origin=_EDIT):
+            yield made
+
+    @contextlib.contextmanager
+    def told(self, callback: Callable[[pycrdt.TransactionEvent], None]) -> Iterator[None]:
+        """While the block runs, every transaction's event goes to `callback`, within the transaction.
+
+        Not for longer: a document dropped with a live subscription leaks (FACTS.md 1.9).
+        """
+        watch = self.crdt.observe(callback)
+        try:
+            yield
+        finally:
+            self.crdt.unobserve(watch)
 
     def contents(self) -> dict[str, JsonValue]:
         """Every root by name: `{"body": {"kind": "text", "value": "..."}, ...}`, keys sorted everywhere.
@@ -170,6 +223,46 @@ class Document:
             return pycrdt.Snapshot.from_doc(self.crdt).encode()
         except BaseException as error:
             raise _broken(error, "snapshot") from error
+
+
+class History:
+    """Undo and redo of what is edited in these roots of a document, from now on; one `Document.edit` is one step.
+
+    Holds what was deleted: costs memory with every step.
+    """
+
+    __slots__ = ("_document", "_manager")
+
+    def __init__(self, document: Document, roots: Iterable[str]) -> None:
+        self._document = document
+        self._manager = pycrdt.UndoManager(
+            scopes=[document.crdt[root] for root in sorted(roots)], capture_timeout_millis=0
+        )
+        self._manager.include_origin(_EDIT)
+
+    @property
+    def can_undo(self) -> bool:
+        return self._manager.can_undo()
+
+    @property
+    def can_redo(self) -> bool:
+        return self._manager.can_redo()
+
+    def undo(self) -> list[bytes]:
+        """Take back the newest edit, others' changes untouched; the updates that this makes, none where nothing was."""
+        return self._run(self._manager.undo)
+
+    def redo(self) -> list[bytes]:
+        return self._run(self._manager.redo)
+
+    def _run(self, step: Callable[[], bool]) -> list[bytes]:
+        made: list[bytes] = []
+        try:
+            with self._document.told(lambda event: made.append(event.update)):
+                step()
+        except BaseException as error:
+            raise _broken(error, "undo") from error
+        return made
 
 
 def _broken(error: BaseException, what: str) -> BaseException:
