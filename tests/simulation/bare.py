@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from random import Random
 
-import pycrdt
-
+from sync.document import Crdt
 from sync.ids import DocId
 from sync.replica import Replica
 
-from .contents import Contents, Doc, fold_of, shape_of
+from .contents import Contents, fold_of, shape_of
 from .edits import random_edit
 from .network import Link, Network
 from .schedule import Schedule
@@ -25,7 +24,7 @@ class _Peer:
     """Edits, tells everybody, and applies what it is told."""
 
     def __init__(self, number: int, gate: bool) -> None:
-        self.crdt: Doc = pycrdt.Doc(client_id=number + 1)
+        self.crdt = Crdt(client_id=number + 1)
         self.link = Link(f"peer-{number}")
         self.replica = Replica(DocId("bare")) if gate else None
         if self.replica is not None:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import pycrdt
 
+from sync.document import Crdt
 from sync.ids import ConnId, DocId
 from sync.presence import encode_awareness
 from sync.replica import Replica
-from sync.validate import AwarenessEntry, Shape
+from sync.validate import AwarenessEntry, Shape, check_awareness
 from sync.wire import AwarenessUpdate, QueryAwareness, SyncStep1, SyncStep2, Update, decode_frame, encode
 
 from .contents import shape_of
@@ -134,7 +135,7 @@ class Editor:
         self.doc = doc
         self.client = client
         self.replica = GatedReplica(doc)
-        self.crdt: pycrdt.Doc[pycrdt.Text] = pycrdt.Doc(client_id=client)
+        self.crdt = Crdt(client_id=client)
         self.replica.materialise().crdt = self.crdt
         self.alive = True
         self.wants: EdgeNode | None = None
@@ -142,7 +143,9 @@ class Editor:
         self.conn: Conn | None = None
         self.written: list[Written] = []
         self._unacked: list[Written] = []
-        self._awareness_clock = 0
+        self.awareness_clock = 0
+        self.heard: dict[int, int] = {}
+        """Whose cursor was seen, and the clock of the newest."""
         self._updates: list[bytes] = []
         self._subscription = self.crdt.observe(self._observed)
 
@@ -233,8 +236,8 @@ class Editor:
     def aware(self) -> None:
         """Tell a cursor."""
         if self.conn is not None:
-            self._awareness_clock += 1
-            entry = AwarenessEntry(self.client, self._awareness_clock, f'{{"cursor": {self._awareness_clock}}}')
+            self.awareness_clock += 1
+            entry = AwarenessEntry(self.client, self.awareness_clock, f'{{"cursor": {self.awareness_clock}}}')
             self.conn.up(encode(AwarenessUpdate(encode_awareness((entry,)))))
             if self.world.rng.random() < 0.2:
                 self.conn.up(encode(QueryAwareness()))
@@ -245,10 +248,19 @@ class Editor:
                 conn.up(encode(SyncStep2(self.replica.diff(state_vector))), tuple(self._unacked))
             case SyncStep2(update) | Update(update):
                 self._take(update)
-            case AwarenessUpdate():
-                pass
+            case AwarenessUpdate(payload):
+                for entry in check_awareness(payload):
+                    self._hear(entry)
             case other:
                 raise Violation(f"{self.name}: {conn.node.name} sent {other}")
+
+    def _hear(self, entry: AwarenessEntry) -> None:
+        """As y-protocols: the newest clock counts, and who reads of its own removal says that it is here."""
+        if entry.client != self.client:
+            self.heard[entry.client] = max(entry.clock, self.heard.get(entry.client, 0))
+        elif entry.state == "null" and entry.clock >= self.awareness_clock:
+            self.awareness_clock = entry.clock
+            self.aware()
 
     def _take(self, update: bytes) -> None:
         self.replica.take(update, shape_of(update), self.world.now_ms)

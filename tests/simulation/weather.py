@@ -85,7 +85,7 @@ class Weather:
             shard_count=rng.choice((1, 1, 2)),
             editor_count=rng.randint(max(2, docs), 2 + docs),
             chaos_ms=chaos_ms,
-            edit_pause_ms=rng.choice((80, 250, 250, 800)) * chaos_ms // 5_000,
+            edit_pause_ms=rng.choice((120, 300, 300, 800)) * chaos_ms // 5_000,
             delay_ms_max=rng.choice((10, 60, 400)),
             client_delay_ms_max=rng.choice((3, 30, 150)),
             loss=rng.choice((0.0, 0.02, 0.3)),

@@ -120,7 +120,9 @@ class World:
             self._judge_tokens()
             for doc in self.docs:
                 self.truth.judge_end(doc, self._state(doc))
-            if self.seed % 8 == 0:
+            if self.seed % 16 == 8:
+                self._meet()
+            if self.seed % 16 == 0:
                 self._empty_out()
         finally:
             for editor in self.editors:
@@ -182,6 +184,20 @@ class World:
             self.schedule.run(self.now_ms + 1_000)
             found = differences(self)
         self.note("world", "settled")
+
+    def _meet(self) -> None:
+        """In calm nothing is lost, presence neither: whoever tells a cursor is seen by all others of the document. With
+        the second one at the latest: an edge that it has left remembers it as gone with the clock of the first."""
+        here = [editor for editor in self.editors if editor.alive]
+        for _ in range(2):
+            for editor in here:
+                editor.aware()
+            self.schedule.run(self.now_ms + 2_000)
+        for editor in here:
+            for other in here:
+                clock = editor.heard.get(other.client, 0)
+                if other.doc == editor.doc and other is not editor and clock != other.awareness_clock:
+                    raise Violation(f"{editor.name} has {other.name}'s cursor {clock} of {other.awareness_clock}")
 
     def _empty_out(self) -> None:
         """Everybody leaves: no edge keeps a document in memory that nobody asks for."""
