@@ -104,13 +104,13 @@ async def run_nats(config: Config) -> None:
 async def run_leader(config: Config) -> None:
     async with _leader(config) as daemon:
         _ready(role="leader", name=config.name)
-        await _until_signal(daemon.bus.fatal)
+        await _until_signal(daemon.bus.fatal, daemon.tasks.died)
 
 
 async def run_edge(config: Config) -> None:
     async with _edge(config) as (daemon, listen):
         _ready(role="edge", name=config.name, listen=listen)
-        await _until_signal(daemon.bus.fatal)
+        await _until_signal(daemon.bus.fatal, daemon.tasks.died)
 
 
 async def run_serve(config: Config) -> None:
@@ -121,7 +121,7 @@ async def run_serve(config: Config) -> None:
         leader = await stack.enter_async_context(_leader(config.model_copy(update={"name": f"{config.name}-leader"})))
         edge, listen = await stack.enter_async_context(_edge(config))
         _ready(role="serve", name=config.name, listen=listen, nats=server.url)
-        await _until_signal(leader.bus.fatal, edge.bus.fatal)
+        await _until_signal(leader.bus.fatal, edge.bus.fatal, leader.tasks.died, edge.tasks.died)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -50,6 +50,7 @@ from .bus import Bus
 from .config import Config
 from .log import report
 from .store import SQLiteStore
+from .tasks import Tasks
 
 __all__ = ["Connection", "EdgeDaemon", "Reading"]
 
@@ -121,16 +122,14 @@ class EdgeDaemon:
         self._next_conn = 0
         self._committer = ThreadPoolExecutor(1, "skerry-commit")
         self._reader = ThreadPoolExecutor(1, "skerry-read")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks(log)
         self._committing = False
         self._flush_soon = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._shipped = asyncio.Event()
         """Set when nothing is in flight to the log any more."""
-        self._ticker: asyncio.Task[None] | None = None
         self._witness_kept: tuple[Version, DocId, Dot] | None = None
-        self._stopping = False
 
     # --- its life ----------------------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -144,11 +143,11 @@ class EdgeDaemon:
             self.bus.follow_all()
         self.bus.follow_beacons()
         await self.bus.start()
-        self._ticker = self._loop.create_task(self._tick())
+        self.tasks.spawn(self._tick(), vital=True)
 
     async def stop(self, deadline_s: float = 5.0) -> None:
         """Commit, ship what can be shipped in that time, leave the rest in the outbox."""
-        self._stopping = True
+        self.tasks.close()
         ends = time.monotonic() + deadline_s
         for conn in list(self.connections):
             self.closed(conn)
@@ -157,11 +156,7 @@ class EdgeDaemon:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._shipped.wait(), max(0.01, ends - time.monotonic()))
         await self.bus.stop(max(0.1, ends - time.monotonic()))
-        if self._ticker is not None:
-            self._ticker.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.tasks.stop()
         await self._settle(time.monotonic() + 5)
         self._keep_witness()
         self._committer.shutdown()
@@ -247,11 +242,11 @@ class EdgeDaemon:
                     lambda rows: self._do(self.machine.outbox_read(read, rows, now_ms())),
                 )
             case AskSync():
-                self._spawn(self._ask_sync(effect))
+                self.tasks.spawn(self._ask_sync(effect))
             case LoadLogged(doc):
-                self._spawn(self._load_logged(doc))
+                self.tasks.spawn(self._load_logged(doc))
             case ListDocuments(in_log):
-                self._spawn(self._list(in_log))
+                self.tasks.spawn(self._list(in_log))
             case PresenceOut(doc, payload):
                 self.bus.send_presence(doc, payload)
             case Follow(doc):
@@ -359,20 +354,7 @@ class EdgeDaemon:
             else:
                 then(result)
 
-        self._spawn(run())
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        if self._stopping:
-            work.close()
-            return
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("task_died", exc_info=task.exception())
+        self.tasks.spawn(run())
 
     # --- what the bus says (BusListener) -----------------------------------------------------------------------------
     def link_up(self, epoch: int, intact: bool) -> None:

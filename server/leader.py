@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine
 
 from sync.change import Beacon, Merged, RepairAsk, SyncAnswer, SyncAsk
 from sync.errors import BusError
@@ -35,6 +34,7 @@ from .edge import now_ms
 from .lease import Lease
 from .log import report
 from .streams import api, place_of
+from .tasks import Tasks
 
 __all__ = ["LeaderDaemon"]
 
@@ -59,9 +59,7 @@ class LeaderDaemon:
         self.machine = Leader(LeaderSettings(config.name, self._origin))
         self.consumers: dict[int, LogConsumer] = {}
         self._pulls: dict[int, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ticker: asyncio.Task[None] | None = None
-        self._counter: asyncio.Task[None] | None = None
+        self.tasks = Tasks(log)
         self._inside: dict[str, asyncio.Future[SyncAnswer]] = {}
         self._asked = 0
         self._leading: set[int] = set()
@@ -71,20 +69,16 @@ class LeaderDaemon:
         self._loop = asyncio.get_running_loop()
         await self.bus.start()
         await self.lease.start()
-        self._ticker = self._loop.create_task(self._tick())
-        self._counter = self._loop.create_task(self._count())
+        self.tasks.spawn(self._tick(), vital=True)
+        self.tasks.spawn(self._count(), vital=True)
 
     async def stop(self, deadline_s: float = 5.0) -> None:
         """Give the shards back, so that another node takes them at once."""
-        for life in (self._ticker, self._counter):
-            if life is not None:
-                life.cancel()
         for task in list(self._pulls.values()):
             task.cancel()
         await self.lease.stop()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._pulls.values(), return_exceptions=True)
+        await asyncio.gather(*self._pulls.values(), return_exceptions=True)
+        await self.tasks.stop()
         await self.bus.stop(deadline_s)
 
     async def _tick(self) -> None:
@@ -126,6 +120,7 @@ class LeaderDaemon:
         self._do(self.machine.gained(shard, epoch, now_ms()))
         self.consumers.setdefault(shard, self.bus.consumer(shard))
         self._pulls[shard] = self._loop.create_task(self._pull(shard, self.consumers[shard]))
+        self.tasks.watch(self._pulls[shard])
         self.bus.serve_sync(sorted(self._pulls), self._sync_asked)
 
     def _leave(self, shard: int) -> None:
@@ -192,11 +187,11 @@ class LeaderDaemon:
                 else:
                     self.bus.answer(reply, answer)
             case LoadLogged(doc, before):
-                self._spawn(self._load(self.machine, doc, before))
+                self.tasks.spawn(self._load(self.machine, doc, before))
             case SendBeacon(beacon):
                 self._send_beacon(beacon)
             case StoreSnapshot():
-                self._spawn(self._store_snapshot(effect))
+                self.tasks.spawn(self._store_snapshot(effect))
             case Publish():
                 self._publish(self.machine, effect)
             case AskRepair(ask):
@@ -246,16 +241,6 @@ class LeaderDaemon:
             log.info("snapshot doc=%r version=%s stored=%s", effect.snapshot.doc, effect.snapshot.version, stored)
         except BusError as error:
             log.warning("snapshot_failed doc=%r detail=%r", effect.snapshot.doc, str(error))
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("task_died", exc_info=task.exception())
 
     def _sync_asked(self, ask: SyncAsk, reply: str) -> None:
         self._do(self.machine.sync_asked(ask, shard_of(ask.doc, self.bus.shards or 1), reply, now_ms()))

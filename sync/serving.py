@@ -98,7 +98,7 @@ class Serving:
         try:
             self._message(host, conn, frame, now_ms, out)
         except InvalidUpdate as error:
-            self._drop_conn(conn, CLOSE_BAD_UPDATE, str(error), now_ms, out)
+            self._drop_conn(conn, CLOSE_BAD_UPDATE, f"these bytes are no update: {error}", now_ms, out)
         except InvalidInput as error:
             self._drop_conn(conn, CLOSE_BAD_FRAME, str(error), now_ms, out)
         except LimitReached as error:
