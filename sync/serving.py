@@ -280,10 +280,14 @@ class Serving:
             self._tell_local_states(host, out)
             return
         try:
-            news = host.presence.merge(check_awareness(payload), None, now_ms)
+            entries = check_awareness(payload)
+            news = host.presence.merge(entries, None, now_ms)
         except (InvalidInput, LimitReached):
             return  # presence may be lost (law 10)
         self._send_presence(news, tuple(host.conns), out)
+        corrections = host.presence.corrections(entries)
+        if corrections and self.linked:  # it left here and went there: told so, its client comes back with a new clock
+            out.append(PresenceOut(doc, encode_awareness(corrections)))
 
     def announce_presence(self, host: Hosted, out: Out) -> None:
         """The link is back: ask the other edges, and tell them."""

@@ -582,3 +582,18 @@ def test_a_state_that_does_not_verify_replaces_nothing_and_is_not_tried_with_eve
 
     assert len(tries) == 2
     assert island.text() == "x" * (limits.COMPACT_ROWS * 2 + 2)
+
+
+def test_a_cursor_that_moved_to_another_edge_is_asked_to_renew_itself() -> None:
+    island = Island("a", 1)
+    island.link()
+    island.open(1)
+    here = encode_awareness([AwarenessEntry(9, 2, '{"name":"ada"}')])
+    island.send(1, wire.encode(wire.AwarenessUpdate(here)))
+    island.do(island.edge.closed(ConnId(1), 0))
+    island.open(2)
+    island.presence.clear()
+
+    island.do(island.edge.presence(PLAN, here, 0))
+
+    assert island.presence == [encode_awareness([AwarenessEntry(9, 3, "null")])]
