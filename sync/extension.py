@@ -58,6 +58,8 @@ _CHANGE_BYTES_MIN = _DOT_BYTES_MIN + 5
 class Stage(IntEnum):
     """How safe an edit is. Each stage holds what the ones before it hold."""
 
+    DISK = 0
+    """On the client's own disk. Never on the wire."""
     EDGE = 1
     """On the disk of the edge that said so."""
     LOG = 2
