@@ -69,7 +69,7 @@ def _of_document(world: World, doc: DocId) -> list[str]:
         return [f"{doc}: nobody leads it"]
     lane = machine.lanes.get(doc)
     if lane is not None and lane.replica is not None:
-        if lane.replica.gap:
+        if lane.replica.gap and not _orphans(world, doc, lane.replica):
             return [f"{doc}: the leader is at {lane.replica.version} and waits for {lane.replica.early[0].missing}"]
         digests["the leader"] = lane.replica.digest(), str(lane.replica.version)
     epoch = world.log.epoch
@@ -97,6 +97,15 @@ def _of_document(world: World, doc: DocId) -> list[str]:
     if apart:
         return [f"{doc}: not as the log at {digests['the log'][1]}: {', '.join(apart)}"]
     return []
+
+
+def _orphans(world: World, doc: DocId, replica: Replica) -> bool:
+    """What the early changes wait for was lost with every disk that held it: nobody can close this gap."""
+    disks = [node.disk.image.contents[doc] for node in world.edges if doc in node.disk.image.contents]
+    return world.lossy and all(
+        any(max((held.clocks.get(client, 0) for held in disks), default=0) < clock for client, clock in early.missing)
+        for early in replica.early
+    )
 
 
 def _folded(replica: Replica) -> tuple[str, str]:

@@ -83,7 +83,7 @@ class World:
         self._conns = 0
         self._inboxes: dict[str, tuple[EdgeNode, Callable[[Action], Action]]] = {}
         self._leases = 0
-        self._lossy = False
+        self.lossy = False
 
     @property
     def now_ms(self) -> int:
@@ -333,13 +333,13 @@ class World:
 
     def durable_lost(self) -> None:
         """Something that kept what people wrote is gone: what does nobody hold any more?"""
-        self._lossy = True
+        self.lossy = True
         self.look_what_is_left()
 
     def look_what_is_left(self) -> None:
         """After a disk or the log was lost, an editor may have been the last to hold something. Before that, what was
         acknowledged is on a disk: nothing is excused."""
-        if not self._lossy:
+        if not self.lossy:
             return
         places: dict[DocId, list[bytes]] = {doc: [] for doc in self.docs}
         for node in self.edges:
