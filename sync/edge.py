@@ -361,6 +361,7 @@ class Edge:
                 self._serving.rebuild(host, str(error), out)
                 continue
             number = self._catchup.asked(doc, now_ms)
+            host.asker = host.replica
             out.append(AskSync(SyncAsk(doc, number, state_vector, host.replica.version)))
 
     def sync_failed(self, doc: DocId, ask: int, now_ms: int) -> EdgeStep:
@@ -386,9 +387,10 @@ class Edge:
             return Step()
         out: Out = []
         host = self._serving.hosted.get(answer.doc)
-        if host is not None and host.replica is not None and answer.version.epoch == self.epoch:
+        replica, asker = (host.replica, host.asker) if host is not None else (None, None)
+        if host is not None and replica is not None and replica is asker and answer.version.epoch == self.epoch:
             try:
-                self._take_answer(host, host.replica, answer, now_ms, out)
+                self._take_answer(host, replica, answer, now_ms, out)
             except (InvalidUpdate, LimitReached) as error:
                 out.append(Report("answer_refused", answer.doc, str(error)))
                 self._catchup.want(answer.doc, now_ms + limits.RETRY_MS_MAX)

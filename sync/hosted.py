@@ -85,6 +85,8 @@ class Hosted:
     """When the leader last said something of this document that fitted."""
     told: Version | None = None
     """Newest version that a broadcast named: an older answer says nothing about what the leader lacks."""
+    asker: Replica | None = None
+    """Whose state vector the open question names: the answer says nothing to a replica that was read anew."""
     failures: int = 0
     idle_since_ms: int = 0
 

@@ -442,6 +442,33 @@ def test_a_repeat_of_what_is_safe_is_echoed_and_neither_stored_nor_shipped_again
     assert len(island.published) == 1
 
 
+def test_an_answer_to_a_replica_that_was_thrown_away_is_not_taken() -> None:
+    island, ada, log = Island("a", 1), Ada(1), Log()
+    island.link()
+    island.open(1)
+    chair = Chair(log)
+    version = log.append(Change(PLAN, Dot(Origin(2), 1), ada.type("hello")))
+    chair.deliver(version.seq)
+    island.do(island.edge.sync_answered(chair.answer(island.asks.pop()), island.now))
+
+    island.do(island.edge.beacon(Beacon(((PLAN, Version(EPOCH, 2), "other"),)), island.now))
+    ask = island.asks.pop()  # names what is in memory: "hello", which is not on the disk yet
+    island.fail_commit()
+    island.open(2)
+    island.do(island.edge.sync_answered(chair.answer(ask), island.now))
+    island.commit()
+
+    replica = island.edge.hosted[PLAN].replica
+    assert replica is not None
+    assert replica.version is None, "it lacks what the answer left out"
+
+    island.tick(500)
+    island.do(island.edge.sync_answered(chair.answer(island.asks.pop()), island.now))
+    island.commit()
+
+    assert island.text() == "hello"
+
+
 def test_a_document_without_clients_leaves_memory_when_its_outbox_is_empty() -> None:
     island, ada = Island("a", 1), Ada(1)
     sea = Sea(island)
