@@ -1,6 +1,37 @@
-"""The offline-first Python client's room. Imports `sync`, never `server`, never NATS.
+"""The offline-first Python client: documents that can be edited with no server in sight.
 
-The room is kept free by DESIGN.md section 3; the client itself is the next piece of work and nothing is exported yet.
+`connect` is where to begin; `docs/protocol.md` has what it says to an edge. Imports `sync` and websockets; never
+`server`, never NATS.
 """
 
-__all__: list[str] = []
+from sync.extension import Stage
+
+from .awareness import Awareness
+from .client import Session, Unreachable, connect
+from .document import History, OpenDocument, ReadOnly, SessionClosed, Status
+from .events import Change, Event, Offline, Online, Refused, Safer, StoreFailed, Stream
+from .link import InvalidAddress
+from .store import Progress
+
+__all__ = [
+    "Awareness",
+    "Change",
+    "Event",
+    "History",
+    "InvalidAddress",
+    "Offline",
+    "Online",
+    "OpenDocument",
+    "Progress",
+    "ReadOnly",
+    "Refused",
+    "Safer",
+    "Session",
+    "SessionClosed",
+    "Stage",
+    "Status",
+    "StoreFailed",
+    "Stream",
+    "Unreachable",
+    "connect",
+]

@@ -36,8 +36,7 @@ APPLICATION_ID: Final = 0x534B5943  # "SKYC": an edge's store has another one
 _WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
 
 _SCHEMA: Final = (
-    "CREATE TABLE documents(key INTEGER PRIMARY KEY, doc TEXT NOT NULL UNIQUE, epoch TEXT, seq INTEGER,"
-    " dots TEXT NOT NULL DEFAULT '')",
+    "CREATE TABLE documents(key INTEGER PRIMARY KEY, doc TEXT NOT NULL UNIQUE, epoch TEXT, seq INTEGER)",
     "CREATE TABLE states(document INTEGER PRIMARY KEY, through INTEGER NOT NULL, state BLOB NOT NULL)",
     "CREATE TABLE updates(row INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL, bytes BLOB NOT NULL)",
     "CREATE INDEX updates_of_document ON updates(document, row)",
@@ -45,9 +44,9 @@ _SCHEMA: Final = (
     " dot_seq INTEGER NOT NULL, actor TEXT NOT NULL, causation TEXT NOT NULL, correlation TEXT NOT NULL,"
     " stage INTEGER NOT NULL, since_ms INTEGER NOT NULL, epoch TEXT, seq INTEGER)",
     "CREATE UNIQUE INDEX edits_of_document ON edits(document, origin, dot_seq)",
-    # The newest edit of all, merged or not: what a token is made of after a restart.
-    "CREATE TABLE last_edits(document INTEGER PRIMARY KEY, origin INTEGER NOT NULL, dot_seq INTEGER NOT NULL,"
-    " epoch TEXT, seq INTEGER)",
+    # How far each session counted, merged or not; the newest one's last edit is what a token is made of.
+    "CREATE TABLE origins(key INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL, origin INTEGER NOT NULL,"
+    " dot_seq INTEGER NOT NULL, epoch TEXT, seq INTEGER, UNIQUE(document, origin))",
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT}",
@@ -88,6 +87,7 @@ class StoredDocument:
     updates: tuple[bytes, ...]
     version: Version | None
     dots: DotSet
+    """Every edit that this store has made, merged or not."""
     edits: tuple[Progress, ...]
     """Not yet merged, oldest first."""
     last: StoredEdit | None
@@ -102,7 +102,8 @@ class Writes:
     """What came from others."""
     edit: Edit | None = None
     edit_ms: int = 0
-    version: tuple[Version | None, DotSet] | None = None
+    version: Version | None = None
+    """Where the document is now; None: as before."""
     progress: Sequence[Progress] = ()
     """Of edits that are in the store; one that is merged leaves it."""
     compacted: bytes | None = None
@@ -167,11 +168,7 @@ class Store:
         if writes.edit is not None:
             self._append_edit(key, writes.edit, writes.edit_ms)
         if writes.version is not None:
-            version, dots = writes.version
-            self._run.execute(
-                "UPDATE documents SET epoch = ?, seq = ?, dots = ? WHERE key = ?",
-                (*_place(version), dots.to_text(), key),
-            )
+            self._run.execute("UPDATE documents SET epoch = ?, seq = ? WHERE key = ?", (*_place(writes.version), key))
         for progress in writes.progress:
             self._progress(key, progress)
         if writes.compacted is not None:
@@ -196,7 +193,9 @@ class Store:
             (row, key, edit.dot.origin, edit.dot.seq, *texts, Stage.DISK, now_ms),
         )
         self._run.execute(
-            "INSERT OR REPLACE INTO last_edits VALUES (?, ?, ?, NULL, NULL)", (key, edit.dot.origin, edit.dot.seq)
+            "INSERT INTO origins(document, origin, dot_seq) VALUES (?, ?, ?)"
+            " ON CONFLICT(document, origin) DO UPDATE SET dot_seq = excluded.dot_seq, epoch = NULL, seq = NULL",
+            (key, edit.dot.origin, edit.dot.seq),
         )
 
     def _progress(self, key: int, progress: Progress) -> None:
@@ -204,7 +203,7 @@ class Store:
         place = _place(progress.version)
         if progress.version is not None:
             self._run.execute(
-                "UPDATE last_edits SET epoch = ?, seq = ? WHERE document = ? AND origin = ? AND dot_seq = ?",
+                "UPDATE origins SET epoch = ?, seq = ? WHERE document = ? AND origin = ? AND dot_seq = ?",
                 (*place, *where),
             )
         if progress.stage < Stage.MERGED:
@@ -236,10 +235,10 @@ class Store:
     def load(self, doc: DocId) -> StoredDocument | None:
         """None for a document that was never written."""
         with self._reading():
-            found = self._run.execute("SELECT key, epoch, seq, dots FROM documents WHERE doc = ?", (doc,)).fetchone()
+            found = self._run.execute("SELECT key, epoch, seq FROM documents WHERE doc = ?", (doc,)).fetchone()
             if found is None:
                 return None
-            key, epoch, seq, dots = found
+            key, epoch, seq = found
             through, state = self._run.execute(
                 "SELECT through, state FROM states WHERE document = ?", (key,)
             ).fetchone() or (0, None)
@@ -249,14 +248,15 @@ class Store:
             edits = self._run.execute(
                 "SELECT origin, dot_seq, stage, since_ms, epoch, seq FROM edits WHERE document = ? ORDER BY row", (key,)
             )
-            last = self._run.execute(
-                "SELECT origin, dot_seq, epoch, seq FROM last_edits WHERE document = ?", (key,)
-            ).fetchone()
+            origins = self._run.execute(
+                "SELECT origin, dot_seq, epoch, seq FROM origins WHERE document = ? ORDER BY key", (key,)
+            ).fetchall()
+            last = origins[-1] if origins else None
             return StoredDocument(
                 state=state,
                 updates=tuple([update for (update,) in updates]),
                 version=_version(epoch, seq),
-                dots=DotSet.from_text(dots),
+                dots=DotSet({Origin(origin): ((1, count),) for origin, count, _, _ in origins}),
                 edits=tuple(
                     [Progress(Dot(Origin(o), n), Stage(stage), ms, _version(e, s)) for o, n, stage, ms, e, s in edits]
                 ),

@@ -1,0 +1,169 @@
+"""One document on one connection: what is said to the edge, in which order, and what is done with what it says.
+
+Room: messages of `sync.extension` in and out; no socket. Thrown away with its connection.
+
+Invariants:
+1. Nothing is sent behind OPEN and the own step 1 until the edge has said what it holds: then it has the document.
+2. Edits go in their order and by their names. What the edge lacks besides goes before the first edit that needs it, or
+   behind the last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from sync import extension, wire
+from sync.document import EMPTY_UPDATE
+from sync.errors import InvalidFrame
+from sync.extension import Stage
+from sync.replica import Replica, Verdict
+from sync.validate import check_state_vector, check_update
+
+from .document import OpenDocument, state_vector_of
+
+__all__ = ["Channel"]
+
+_PAGE_COUNT: Final = 100  # edits read from the store at once; other documents have their turn in between
+_PAGE_BYTES: Final = 256 * 1024
+_GAP_MS: Final = 2_000  # what came early and still waits: exchange state
+_SILENT_MS: Final = 10_000  # an edit was sent and the edge says nothing of it: send it again
+
+_Sent = extension.Message | wire.Message
+
+
+class Channel:
+    def __init__(self, number: int, document: OpenDocument) -> None:
+        self.number = number
+        self.document = document
+        self.closed: extension.CloseChannel | None = None
+        self._edge: Replica | None = None
+        """What the edge holds, as far as it is known here: only its clocks count, nothing is applied."""
+        self._greeted = False
+        """It has everything that was here when it asked."""
+        self._row = 0
+        """The last edit that was sent."""
+        self._replies: deque[_Sent] = deque()
+        self._asked_ms = 0
+        self._said_ms = 0
+        """When the last edit was sent, or the edge said how safe one is."""
+        for wanted in document.wanted.values():
+            wanted.asked = False
+
+    def opening(self, now_ms: int) -> list[_Sent]:
+        """The first messages."""
+        self._said_ms = self._asked_ms = now_ms
+        messages: list[_Sent] = [extension.Open(self.document.doc), self._step1()]
+        if own := self.document.awareness.payload(now_ms):
+            messages.append(wire.AwarenessUpdate(own))
+        return messages
+
+    # --- what the edge says ------------------------------------------------------------------------------------------
+    def receive(self, inner: bytes, now_ms: int) -> bool:
+        """True where there is something to be sent. Raises InvalidInput, LimitReached, DocumentBroken."""
+        document = self.document
+        match extension.decode(inner):
+            case wire.Update(update) | wire.SyncStep2(update):
+                document.take(update)
+            case extension.Safe(stage, dots, version):
+                self._said_ms = now_ms
+                document.safe(stage, dots, version)
+            case extension.At(version):
+                document.at(version)
+            case wire.SyncStep1(state_vector):
+                return self._asked(check_state_vector(state_vector))
+            case extension.Reached(number, reached, _):
+                document.reached(number, reached)
+            case extension.Changed(changes):
+                document.changed(changes)
+            case wire.AwarenessUpdate(payload):
+                if document.awareness.receive(payload, now_ms):
+                    self._replies.append(wire.AwarenessUpdate(document.awareness.payload(now_ms)))
+                    return True
+            case wire.QueryAwareness():
+                if own := document.awareness.payload(now_ms):
+                    self._replies.append(wire.AwarenessUpdate(own))
+                    return True
+            case wire.PermissionDenied(reason):
+                document.denied = reason or "the edge says so"
+            case extension.CloseChannel() as close:
+                self.closed = close
+            case extension.Open() | extension.Edit() | extension.Await() | extension.Hello():
+                raise InvalidFrame("frame: an edge does not say this on a document's channel")
+        return False
+
+    def _asked(self, clocks: dict[int, int]) -> bool:
+        if self._edge is None:
+            self._edge = Replica(self.document.doc)
+            self._edge.clocks = clocks
+        elif not self.document.denied:  # it repairs a gap
+            self._replies.append(wire.SyncStep2(self.document.replica.diff(state_vector_of(clocks))))
+        return True
+
+    # --- what is said ------------------------------------------------------------------------------------------------
+    def outgoing(self, now_ms: int) -> list[_Sent]:
+        """The next messages; empty where there is nothing to say now. Raises StoreError."""
+        messages = list(self._replies)
+        self._replies.clear()
+        messages += self._awaits()
+        if self._edge is None or self.document.denied or self.document.editing:  # Invariant 1.
+            return messages
+        page = self.document.pending(self._row, _PAGE_COUNT, _PAGE_BYTES)
+        for pending in page:
+            if not self._greeted:
+                messages += self._make_way(self._edge, pending.edit.update)
+            messages.append(pending.edit)
+            self._row = pending.row
+            self._said_ms = now_ms
+        if not page and not self._greeted:
+            self._greeted = True
+            left = self.document.replica.diff(state_vector_of(self._edge.clocks))
+            if left != EMPTY_UPDATE:  # clocks tell nothing of deletions: they are always sent (law 6)
+                messages.append(wire.SyncStep2(left))
+        return messages
+
+    def _make_way(self, edge: Replica, update: bytes) -> list[_Sent]:
+        """What has to come before this edit; afterwards the edge has it. Invariant 2."""
+        shape = check_update(update)
+        before: list[_Sent] = []
+        if edge.judge(shape).verdict is Verdict.EARLY:
+            replica = self.document.replica
+            before.append(wire.SyncStep2(replica.diff(state_vector_of(edge.clocks))))
+            edge.clocks = dict(replica.clocks)
+        for client, _, following in shape.brings:
+            edge.clocks[client] = max(edge.clocks.get(client, 0), following)
+        return before
+
+    def _awaits(self) -> list[_Sent]:
+        now = asyncio.get_running_loop().time()
+        asked: list[_Sent] = []
+        for wanted in self.document.wanted.values():
+            if not wanted.asked:
+                wanted.asked = True
+                asked.append(extension.Await(wanted.number, wanted.text, max(0, int(1000 * (wanted.until - now)))))
+        return asked
+
+    def tick(self, now_ms: int) -> bool:
+        """Time has passed. True where there is something to be sent."""
+        news = False
+        if self.document.awareness.renew(now_ms):
+            self._replies.append(wire.AwarenessUpdate(self.document.awareness.payload(now_ms)))
+            news = True
+        early = self.document.replica.early
+        if early and now_ms - max(self._asked_ms, min(each.since_ms for each in early)) >= _GAP_MS:
+            self._asked_ms = now_ms
+            self._replies.append(self._step1())
+            news = True
+        if self._row and now_ms - self._said_ms >= _SILENT_MS and self._unheard():
+            self._said_ms = now_ms
+            self._row = 0
+            news = True
+        return news
+
+    def _unheard(self) -> bool:
+        oldest = next(iter(self.document.unmerged.values()), None)
+        return oldest is not None and oldest.stage is Stage.DISK
+
+    def _step1(self) -> wire.SyncStep1:
+        return wire.SyncStep1(self.document.replica.state_vector())

@@ -1,0 +1,603 @@
+"""An open document: edits that are on the disk when `edit()` returns, what is known of their safety, reads that wait.
+
+Room: one replica, its part of the store, and who waits for what. It is told what an edge says (`client.channel`) and
+never sees a connection; a session (`Host`) lends it the store and the clock.
+
+Invariants:
+1. An edit is in the store before it is anywhere else, and everything that it can depend on is stored no later.
+2. What comes from others passes `sync.validate` and the gate (`sync.replica`); while an edit is being made it waits.
+3. A dot names one edit for ever: sessions have origins of their own, and a number is used when its edit is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import sync.document
+from sync.change import Context
+from sync.document import Crdt, Document, JsonValue, merge
+from sync.errors import DocumentBroken, InvalidInput, InvalidUpdate, LimitReached, NotYet, SkerryError, StoreError
+from sync.extension import Edit, Stage
+from sync.ids import DocId, Dot, DotSet, Origin, Version
+from sync.lib0 import write_var_uint
+from sync.limits import (
+    COMPACT_BYTES,
+    COMPACT_ROWS,
+    CONTEXT_TEXT_BYTES_MAX,
+    DOT_RANGES_MAX,
+    FRAME_BYTES_MAX,
+    PENDING_BYTES_MAX,
+)
+from sync.replica import Replica, Verdict
+from sync.token import Token, decode_token, encode_token
+from sync.validate import check_update
+
+from .awareness import Awareness
+from .events import Change, Event, Feed, Safer, Stream
+from .store import Pending, Progress, Store, Writes
+
+__all__ = [
+    "EDIT_BYTES_MAX",
+    "Host",
+    "OpenDocument",
+    "History",
+    "ReadOnly",
+    "SessionClosed",
+    "Status",
+    "Wanted",
+    "state_vector_of",
+]
+
+EDIT_BYTES_MAX: Final = FRAME_BYTES_MAX - 4096  # a frame, less the texts around the update
+
+Observer = Callable[[object], None]
+
+
+class ReadOnly(SkerryError):
+    """An edit of a document that was opened read-only, or that the edge lets nobody write."""
+
+
+class SessionClosed(SkerryError):
+    """The session or the document was closed while somebody waited."""
+
+
+class Host(Protocol):
+    """What a document needs of its session."""
+
+    namespace: str
+    actor: str
+    origin: Origin
+    store: Store
+
+    @property
+    def online(self) -> bool: ...
+
+    def wake(self, document: OpenDocument) -> None:
+        """There is something to be sent."""
+
+    def store_soon(self, document: OpenDocument) -> None:
+        """There is something to be stored."""
+
+    def resume(self, document: OpenDocument) -> None:
+        """The edit is over: give it what came meanwhile."""
+
+    def tell(self, event: Event) -> None: ...
+
+    def now_ms(self) -> int:
+        """Unix milliseconds."""
+
+    def forget(self, document: OpenDocument) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How safe a document's edits are."""
+
+    online: bool
+    edits: tuple[Progress, ...]
+    """Of this store, not yet merged by the leader, oldest first."""
+    version: Version | None
+    """Everything of the document up to here is in this store."""
+
+    def count(self, stage: Stage) -> int:
+        """Edits that have come exactly so far."""
+        return sum(progress.stage == stage for progress in self.edits)
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A read that waits for a token. `asked`: the edge was asked on the present connection."""
+
+    number: int
+    text: str
+    token: Token
+    until: float
+    """In the event loop's time."""
+    reached: asyncio.Future[None]
+    asked: bool = False
+
+
+@dataclass(slots=True)
+class _Confirmation:
+    left: set[Dot]
+    stage: Stage
+    done: asyncio.Future[None]
+
+
+class OpenDocument:
+    """Made by `Session.open`."""
+
+    def __init__(self, doc: DocId, host: Host, *, read_only: bool) -> None:
+        """Raises StoreError, DocumentBroken."""
+        self.doc = doc
+        self.read_only = read_only
+        self.denied = ""
+        """Why the edge lets this client only read."""
+        self.editing = False
+        self._host = host
+        self._feed: Feed[Change] = Feed()
+        self._events: Feed[Event] = Feed()
+        self._observers: list[Observer] = []
+        self._arrived: list[bytes] = []
+        self._arrived_bytes = 0
+        self._progressed: dict[Dot, Progress] = {}
+        self._moved = False
+        self._confirmations: list[_Confirmation] = []
+        self.wanted: dict[int, Wanted] = {}
+        self._asked_count = 0
+        self._count = 0
+        self._closed = False
+        stored = host.store.load(doc)
+        self.unmerged: dict[Dot, Progress] = {progress.dot: progress for progress in stored.edits} if stored else {}
+        self._own = stored.dots if stored else DotSet()
+        self._last = stored.last.dot if stored and stored.last else None
+        self._last_version = stored.last.version if stored and stored.last else None
+        self._rows, self._row_bytes = host.store.update_rows(doc)
+        self.replica = Replica(doc)
+        self._document = self.replica.materialise()
+        self._rebuild()
+        self.awareness = Awareness(self.client_id, lambda: host.wake(self))
+
+    def __repr__(self) -> str:
+        return f"OpenDocument({self.doc!r})"
+
+    # --- what is there -----------------------------------------------------------------------------------------------
+    @property
+    def crdt(self) -> Crdt:
+        """The pycrdt document, to be read. Change it within `edit()` only: what is changed elsewhere is not stored.
+
+        After a failed store or a broken document this is another one.
+        """
+        return self._document.crdt
+
+    @property
+    def client_id(self) -> int:
+        """Of the CRDT: new at every opening, so that a copied store is safe (FACTS.md 1.6)."""
+        return self.crdt.client_id
+
+    @property
+    def version(self) -> Version | None:
+        """Everything of the document up to this version is here."""
+        return self.replica.version
+
+    def text(self, root: str) -> str:
+        return self._document.text(root)
+
+    def contents(self) -> dict[str, JsonValue]:
+        """Every root by name, with its kind and its value as JSON (`sync.document.Document.contents`)."""
+        return self._document.contents()
+
+    @property
+    def status(self) -> Status:
+        return Status(self._host.online, tuple(self.unmerged.values()), self.version)
+
+    # --- edits -------------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def edit(self, *, correlation: str = "", causation: str = "", actor: str | None = None) -> Iterator[Crdt]:
+        """One transaction, on the disk (fsync) when the block has ended; it works offline.
+
+        Gives the pycrdt document; a root that is not there is made on first use: a Text by `crdt["body"]`, others by
+        `crdt.get("rows", type=Array)`. Do not await within the block: nothing else of this document goes on meanwhile.
+        Where the block raises, what ran before it is kept and stored as well (FACTS.md 1.9), and the error goes on.
+        Raises ReadOnly; LimitReached, StoreError, DocumentBroken: then the whole edit is undone, and `crdt` is another.
+        """
+        context = self._context(correlation, causation, actor)
+        document = self._begin()
+        try:
+            with document.edit() as made:
+                yield document.crdt
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # pycrdt's; the document is undefined now
+                self._undo_all()
+                raise DocumentBroken(f"{self.doc}: pycrdt failed within an edit; it was undone, try another") from error
+            self._keep(made, context)
+            raise
+        else:
+            self._keep(made, context)
+        finally:
+            self._end()
+
+    def insert(self, root: str, position: int, text: str, *, correlation: str = "", causation: str = "") -> None:
+        """Insert into the text `root`. `position` in characters (code points). Raises IndexError, and as `edit()`."""
+        self._edit_text(root, position, 0, text, self._context(correlation, causation, None))
+
+    def delete(self, root: str, position: int, count: int, *, correlation: str = "", causation: str = "") -> None:
+        """Delete `count` characters of the text `root`. Raises IndexError, and as `edit()`."""
+        self._edit_text(root, position, count, "", self._context(correlation, causation, None))
+
+    def _edit_text(self, root: str, position: int, deleted: int, inserted: str, context: Context) -> None:
+        document = self._begin()
+        try:
+            made = document.edit_text(root, position, deleted, inserted)
+            self._keep([] if made == sync.document.EMPTY_UPDATE else [made], context)
+        except DocumentBroken:
+            self._undo_all()
+            raise
+        finally:
+            self._end()
+
+    def history(self, *roots: str) -> History:
+        """Undo and redo of what is edited in these roots from now on."""
+        return History(self, roots)
+
+    def step(self, step: Callable[[], list[bytes]]) -> bool:
+        """One undo or redo, kept as an edit. For `History`."""
+        context = self._context("", "", None)
+        self._begin()
+        try:
+            made = step()
+            self._keep(made, context)
+        except DocumentBroken:
+            self._undo_all()
+            raise
+        finally:
+            self._end()
+        return bool(made)
+
+    @property
+    def document(self) -> Document:
+        """The CRDT as the engine sees it."""
+        return self._document
+
+    def _context(self, correlation: str, causation: str, actor: str | None) -> Context:
+        context = Context("", self._host.actor if actor is None else actor, causation, correlation)
+        for name, text in (("actor", context.actor), ("causation", causation), ("correlation", correlation)):
+            if len(text.encode("utf-8", "replace")) > CONTEXT_TEXT_BYTES_MAX:
+                raise InvalidInput(f"{name}: over {CONTEXT_TEXT_BYTES_MAX} bytes; give a shorter one")
+        return context
+
+    def _begin(self) -> Document:
+        if self._closed:
+            raise SessionClosed(f"{self.doc}: is closed; open it again")
+        if self.read_only or self.denied:
+            raise ReadOnly(f"{self.doc}: read-only ({self.denied or 'opened so'}); edit another document")
+        if self.editing:
+            raise InvalidInput(f"{self.doc}: an edit within an edit; end the first one")
+        self.editing = True
+        return self._document
+
+    def _end(self) -> None:
+        self.editing = False
+        self._host.resume(self)
+
+    def _keep(self, made: Sequence[bytes], context: Context) -> None:
+        """Invariant 1. Nothing of the edit is left where this raises."""
+        if not made:
+            return
+        try:
+            update = merge(made)
+            shape = check_update(update)
+            if self.replica.judge(shape).verdict is Verdict.EARLY:  # changed outside `edit()`: it goes with this one
+                update = self.replica.diff(state_vector_of(self.replica.clocks))
+                shape = check_update(update)
+            if len(update) > EDIT_BYTES_MAX:
+                raise LimitReached("EDIT_BYTES_MAX", len(update), EDIT_BYTES_MAX, "make several edits of it")
+            dot = Dot(self._host.origin, self._count + 1)
+            now_ms = self._host.now_ms()
+            edit = Edit(dot, context.actor, context.causation, context.correlation, update)
+            self._host.store.commit([self.writes(edit, now_ms)])
+        except (StoreError, LimitReached, DocumentBroken, InvalidUpdate):
+            self._undo_all()
+            raise
+        self.stored()
+        self._count += 1  # Invariant 3.
+        self._own.add(dot)
+        self._last, self._last_version = dot, None
+        self.unmerged[dot] = Progress(dot, Stage.DISK, now_ms, None)
+        self.replica.take(update, shape, now_ms)
+        self._count_row(len(update))
+        self._tell(Safer(self.doc, Stage.DISK, (dot,), None, now_ms))
+        self._host.wake(self)
+
+    # --- the store ---------------------------------------------------------------------------------------------------
+    def writes(self, edit: Edit | None = None, edit_ms: int = 0) -> Writes:
+        """What is not stored yet; `stored()` when it is."""
+        return Writes(
+            self.doc,
+            self._arrived,
+            edit,
+            edit_ms,
+            self.version if self._moved else None,
+            tuple(self._progressed.values()),
+        )
+
+    def stored(self) -> None:
+        self._arrived = []
+        self._arrived_bytes = 0
+        self._progressed = {}
+        self._moved = False
+
+    def pending(self, after: int, count_max: int, bytes_max: int) -> list[Pending]:
+        """Edits behind this row of the store that the leader has not merged. Raises StoreError."""
+        return self._host.store.pending(self.doc, after, count_max, bytes_max) if self.unmerged else []
+
+    def compaction(self) -> bytes | None:
+        """The whole state, checked, where it is time to replace the rows by it, and all of them are stored."""
+        due = self._rows >= COMPACT_ROWS or self._row_bytes >= COMPACT_BYTES
+        if not due or self._arrived or self.editing:
+            return None
+        self._rows = self._row_bytes = 0  # one that is refused is tried again after as many
+        try:
+            return self.replica.verified_state()
+        except (InvalidUpdate, DocumentBroken):
+            self._rebuild()  # what was lost in memory is in the rows
+            return None
+
+    def _count_row(self, size: int) -> None:
+        self._rows += 1
+        self._row_bytes += size
+        if self._rows >= COMPACT_ROWS or self._row_bytes >= COMPACT_BYTES:
+            self._host.store_soon(self)
+
+    def _undo_all(self) -> None:
+        with contextlib.suppress(SkerryError):  # the first error tells more
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        """From what is stored and what is about to be: a fresh CRDT, with a fresh client id."""
+        stored = self._host.store.load(self.doc)
+        version = self.replica.version if self._moved else stored.version if stored else None
+        state, updates = (stored.state, stored.updates) if stored else (None, ())
+        self.replica = Replica(self.doc, state, (*updates, *self._arrived), version)
+        self._document = self.replica.materialise()
+
+    # --- what the edge says ------------------------------------------------------------------------------------------
+    def take(self, update: bytes) -> None:
+        """Invariant 2. Raises InvalidInput, LimitReached, DocumentBroken; then nothing of it is kept."""
+        if self._arrived_bytes + len(update) > PENDING_BYTES_MAX:
+            size = self._arrived_bytes + len(update)
+            raise LimitReached("PENDING_BYTES_MAX", size, PENDING_BYTES_MAX, "make room on the disk of the store")
+        shape = check_update(update)
+        own = self.client_id
+        if any(client == own and end > self.replica.clocks.get(own, 0) for client, _, end in shape.brings):
+            self._rebuild()  # somebody writes under our client id: take another one (FACTS.md 1.6)
+        taken = self.replica.take(update, shape, self._host.now_ms())
+        if not taken.updates:
+            return
+        try:
+            with contextlib.ExitStack() as stack:
+                for observer in self._observers:
+                    stack.enter_context(self._document.told(observer))
+                self.replica.materialise()
+        except DocumentBroken:
+            self._rebuild()
+            raise
+        self._arrived.extend(taken.updates)
+        self._arrived_bytes += sum(len(each) for each in taken.updates)
+        for each in taken.updates:
+            self._count_row(len(each))
+            self._feed.push(Change(self.doc, each, ()))
+        self._host.store_soon(self)
+
+    def safe(self, stage: Stage, dots: Sequence[Dot], version: Version | None) -> None:
+        now_ms = self._host.now_ms()
+        moved: list[Dot] = []
+        for dot in dots:
+            before = self.unmerged.get(dot)
+            if before is None or before.stage >= stage:
+                continue
+            progress = Progress(dot, stage, now_ms, version or before.version)
+            self._progressed[dot] = progress
+            moved.append(dot)
+            if stage is Stage.MERGED:
+                del self.unmerged[dot]
+            else:
+                self.unmerged[dot] = progress
+            if dot == self._last:
+                self._last_version = progress.version
+        if not moved:
+            return
+        self._host.store_soon(self)
+        for confirmation in list(self._confirmations):
+            if stage >= confirmation.stage:
+                confirmation.left.difference_update(moved)
+                if not confirmation.left and not confirmation.done.done():
+                    confirmation.done.set_result(None)
+        self._tell(Safer(self.doc, stage, tuple(moved), version, now_ms))
+
+    def at(self, version: Version) -> None:
+        self.replica.version = version
+        self._moved = True
+        self._host.store_soon(self)
+        for wanted in self.wanted.values():
+            if not wanted.reached.done() and self._covers(wanted.token):
+                wanted.reached.set_result(None)
+
+    def reached(self, number: int, reached: bool) -> None:
+        wanted = self.wanted.get(number)
+        if wanted is None or wanted.reached.done():
+            return
+        if reached:
+            wanted.reached.set_result(None)
+        else:  # the edge waits less long than the reader: ask again, and not at once
+            asyncio.get_running_loop().call_later(0.2, self._ask_again, wanted)
+
+    def _ask_again(self, wanted: Wanted) -> None:
+        wanted.asked = False
+        self._host.wake(self)
+
+    def changed(self, changes: tuple[tuple[Dot, Context], ...]) -> None:
+        for dot, _ in changes:
+            self.replica.dots.add(dot)
+        self.replica.dots.trim(DOT_RANGES_MAX)
+        self._feed.push(Change(self.doc, b"", changes))
+
+    def tell(self, event: Event) -> None:
+        """To those who listen to this document alone."""
+        self._events.push(event)
+
+    def _tell(self, event: Event) -> None:
+        self._events.push(event)
+        self._host.tell(event)
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
+    async def confirmed(self, stage: Stage = Stage.MERGED, *, timeout: float | None = None) -> None:
+        """Until every edit of this store in this document, made so far, has come to `stage`.
+
+        Raises NotYet when `timeout` seconds are over, SessionClosed.
+        """
+        left = {dot for dot, progress in self.unmerged.items() if progress.stage < stage}
+        if not left:
+            return
+        confirmation = _Confirmation(left, stage, asyncio.get_running_loop().create_future())
+        self._confirmations.append(confirmation)
+        try:
+            async with asyncio.timeout(timeout):
+                await confirmation.done
+        except TimeoutError:
+            want = stage.name.lower()
+            raise NotYet(self.doc, f"{len(confirmation.left)} edits that are not {want}", f"all {want}") from None
+        finally:
+            self._confirmations.remove(confirmation)
+
+    @property
+    def token(self) -> str:
+        """For this store's newest edit in this document, or, where there is none, for what the document has.
+
+        It can be made offline, and it is good for ever. Raises NotYet where there is neither.
+        """
+        if self._last is None and self.version is None:
+            raise NotYet(self.doc, "no edit and no version", "one of them")
+        version = self._last_version if self._last is not None else self.version
+        return encode_token(Token(self._host.namespace, self.doc, version, self._last))
+
+    async def read(self, *, at_least: str | None = None, timeout: float = 10.0) -> dict[str, JsonValue]:
+        """`contents()`, when the document has come as far as the token.
+
+        Raises NotYet when `timeout` seconds are over; InvalidToken where it is damaged, or for something else.
+        """
+        if at_least is not None:
+            await self.reach(at_least, timeout)
+        return self.contents()
+
+    async def reach(self, text: str, timeout: float) -> None:
+        """As `read`, without reading."""
+        token = decode_token(text, self._host.namespace, self.doc)
+        if self._covers(token):
+            return
+        loop = asyncio.get_running_loop()
+        self._asked_count += 1
+        number = self._asked_count
+        self.wanted[number] = wanted = Wanted(number, text, token, loop.time() + timeout, loop.create_future())
+        self._host.wake(self)
+        try:
+            async with asyncio.timeout(timeout):
+                await wanted.reached
+        except TimeoutError:
+            have = str(self.version) if self.version is not None else "no version"
+            raise NotYet(self.doc, have, str(token.version or token.dot)) from None
+        finally:
+            del self.wanted[number]
+
+    def _covers(self, token: Token) -> bool:
+        if token.dot is not None and (token.dot in self._own or token.dot in self.replica.dots):
+            return True
+        version = self.version
+        return token.version is not None and version is not None and version.covers(token.version)
+
+    # --- listening ---------------------------------------------------------------------------------------------------
+    def changes(self) -> Stream[Change]:
+        """What others change from now on: `async for change in plan.changes()`."""
+        return self._feed.listen()
+
+    def events(self) -> Stream[Event]:
+        """How safe this document's edits become, from now on; going offline and coming back."""
+        return self._events.listen()
+
+    def observe(self, callback: Observer) -> Callable[[], None]:
+        """Call `callback` with pycrdt's TransactionEvent of every change of others; returns what ends that.
+
+        It runs within the transaction: it reads, and changes nothing. What it raises goes to the event loop's handler.
+        """
+
+        def guarded(event: object) -> None:
+            try:
+                callback(event)
+            except Exception as error:
+                asyncio.get_running_loop().call_exception_handler({"message": "observer", "exception": error})
+
+        self._observers.append(guarded)
+        return lambda: self._observers.remove(guarded)
+
+    async def close(self) -> None:
+        """Store what is left and say good-bye to the edge. Edits that are not merged are sent by the next session."""
+        self._host.forget(self)
+
+    def end(self) -> None:
+        """Nobody may wait for this object any more."""
+        self._closed = True
+        error = SessionClosed(f"{self.doc}: was closed; what is stored stays stored")
+        for confirmation in self._confirmations:
+            if not confirmation.done.done():
+                confirmation.done.set_exception(error)
+        for wanted in self.wanted.values():
+            if not wanted.reached.done():
+                wanted.reached.set_exception(error)
+        self._feed.end()
+        self._events.end()
+
+
+class History:
+    """Undo and redo of own edits; others' stay. Every undo is an edit of its own.
+
+    Where the document had to be rebuilt from the store (`OpenDocument.edit`), history begins anew.
+    """
+
+    def __init__(self, document: OpenDocument, roots: Sequence[str]) -> None:
+        self._document = document
+        self._roots = tuple(roots)
+        self._of = document.document
+        self._history = sync.document.History(self._of, self._roots)
+
+    def _current(self) -> sync.document.History:
+        if self._of is not self._document.document:
+            self._of = self._document.document
+            self._history = sync.document.History(self._of, self._roots)
+        return self._history
+
+    @property
+    def can_undo(self) -> bool:
+        return self._current().can_undo
+
+    @property
+    def can_redo(self) -> bool:
+        return self._current().can_redo
+
+    def undo(self) -> bool:
+        """Take back the newest edit. False where there was nothing. Raises as `edit()`."""
+        return self._document.step(self._current().undo)
+
+    def redo(self) -> bool:
+        """Take back the newest undo. False where there was nothing. Raises as `edit()`."""
+        return self._document.step(self._current().redo)
+
+
+def state_vector_of(clocks: Mapping[int, int]) -> bytes:
+    """Client -> next clock, as Yjs writes it."""
+    held = {client: clock for client, clock in clocks.items() if clock}
+    numbers = [len(held), *(number for pair in sorted(held.items()) for number in pair)]
+    return b"".join([write_var_uint(number) for number in numbers])
