@@ -34,6 +34,7 @@ class Awareness:
         self._clock = 0
         self._state: JsonValue = None
         self._told_ms = 0
+        self._told_clock = 0
         self._others = Presence()
         self._callbacks: list[Callable[[dict[int, JsonValue]], None]] = []
 
@@ -77,10 +78,16 @@ class Awareness:
     def payload(self, now_ms: int) -> bytes:
         """Own state as it is sent; empty where there never was one."""
         self._told_ms = now_ms
+        self._told_clock = self._clock
         if not self._clock:
             return b""
         text = json.dumps(self._state, ensure_ascii=False, separators=(",", ":"))
         return encode_awareness((AwarenessEntry(self.client_id, self._clock, text),))
+
+    @property
+    def unsaid(self) -> bool:
+        """Own state is another than `payload` gave last."""
+        return self._told_clock != self._clock
 
     def renew(self, now_ms: int) -> bool:
         """Time has passed: forget who was not heard of. True where own state has to be told again."""

@@ -48,7 +48,7 @@ class Channel:
         self._asked_ms = 0
         self._said_ms = 0
         """When the last edit was sent, or the edge said how safe one is."""
-        for wanted in document.wanted.values():
+        for wanted in document.waiting.wanted.values():
             wanted.asked = False
 
     def opening(self, now_ms: int) -> list[_Sent]:
@@ -74,13 +74,11 @@ class Channel:
             case wire.SyncStep1(state_vector):
                 return self._asked(check_state_vector(state_vector))
             case extension.Reached(number, reached, _):
-                document.reached(number, reached)
+                document.waiting.answered(number, reached)
             case extension.Changed(changes):
                 document.changed(changes)
             case wire.AwarenessUpdate(payload):
-                if document.awareness.receive(payload, now_ms):
-                    self._replies.append(wire.AwarenessUpdate(document.awareness.payload(now_ms)))
-                    return True
+                return document.awareness.receive(payload, now_ms)
             case wire.QueryAwareness():
                 if own := document.awareness.payload(now_ms):
                     self._replies.append(wire.AwarenessUpdate(own))
@@ -106,6 +104,8 @@ class Channel:
         """The next messages; empty where there is nothing to say now. Raises StoreError."""
         messages = list(self._replies)
         self._replies.clear()
+        if self.document.awareness.unsaid:
+            messages.append(wire.AwarenessUpdate(self.document.awareness.payload(now_ms)))
         messages += self._awaits()
         if self._edge is None or self.document.denied or self.document.editing:  # Invariant 1.
             return messages
@@ -138,7 +138,7 @@ class Channel:
     def _awaits(self) -> list[_Sent]:
         now = asyncio.get_running_loop().time()
         asked: list[_Sent] = []
-        for wanted in self.document.wanted.values():
+        for wanted in self.document.waiting.wanted.values():
             if not wanted.asked:
                 wanted.asked = True
                 asked.append(extension.Await(wanted.number, wanted.text, max(0, int(1000 * (wanted.until - now)))))
@@ -146,10 +146,7 @@ class Channel:
 
     def tick(self, now_ms: int) -> bool:
         """Time has passed. True where there is something to be sent."""
-        news = False
-        if self.document.awareness.renew(now_ms):
-            self._replies.append(wire.AwarenessUpdate(self.document.awareness.payload(now_ms)))
-            news = True
+        news = self.document.awareness.renew(now_ms)
         early = self.document.replica.early
         if early and now_ms - max(self._asked_ms, min(each.since_ms for each in early)) >= _GAP_MS:
             self._asked_ms = now_ms

@@ -38,17 +38,17 @@ from sync.validate import check_update
 
 from .awareness import Awareness
 from .events import Change, Event, Feed, Safer, Stream
+from .history import History
 from .store import Pending, Progress, Store, Writes
+from .waiting import Waiting
 
 __all__ = [
     "EDIT_BYTES_MAX",
     "Host",
     "OpenDocument",
-    "History",
     "ReadOnly",
     "SessionClosed",
     "Status",
-    "Wanted",
     "state_vector_of",
 ]
 
@@ -108,26 +108,6 @@ class Status:
         return sum(progress.stage == stage for progress in self.edits)
 
 
-@dataclass(slots=True)
-class Wanted:
-    """A read that waits for a token. `asked`: the edge was asked on the present connection."""
-
-    number: int
-    text: str
-    token: Token
-    until: float
-    """In the event loop's time."""
-    reached: asyncio.Future[None]
-    asked: bool = False
-
-
-@dataclass(slots=True)
-class _Confirmation:
-    left: set[Dot]
-    stage: Stage
-    done: asyncio.Future[None]
-
-
 class OpenDocument:
     """Made by `Session.open`."""
 
@@ -146,9 +126,7 @@ class OpenDocument:
         self._arrived_bytes = 0
         self._progressed: dict[Dot, Progress] = {}
         self._moved = False
-        self._confirmations: list[_Confirmation] = []
-        self.wanted: dict[int, Wanted] = {}
-        self._asked_count = 0
+        self.waiting = Waiting(doc, lambda: host.wake(self))
         self._count = 0
         self._closed = False
         stored = host.store.load(doc)
@@ -412,33 +390,14 @@ class OpenDocument:
         if not moved:
             return
         self._host.store_soon(self)
-        for confirmation in list(self._confirmations):
-            if stage >= confirmation.stage:
-                confirmation.left.difference_update(moved)
-                if not confirmation.left and not confirmation.done.done():
-                    confirmation.done.set_result(None)
+        self.waiting.safe(stage, moved)
         self._tell(Safer(self.doc, stage, tuple(moved), version, now_ms))
 
     def at(self, version: Version) -> None:
         self.replica.version = version
         self._moved = True
         self._host.store_soon(self)
-        for wanted in self.wanted.values():
-            if not wanted.reached.done() and self._covers(wanted.token):
-                wanted.reached.set_result(None)
-
-    def reached(self, number: int, reached: bool) -> None:
-        wanted = self.wanted.get(number)
-        if wanted is None or wanted.reached.done():
-            return
-        if reached:
-            wanted.reached.set_result(None)
-        else:  # the edge waits less long than the reader: ask again, and not at once
-            asyncio.get_running_loop().call_later(0.2, self._ask_again, wanted)
-
-    def _ask_again(self, wanted: Wanted) -> None:
-        wanted.asked = False
-        self._host.wake(self)
+        self.waiting.look(self._covers)
 
     def changed(self, changes: tuple[tuple[Dot, Context], ...]) -> None:
         for dot, _ in changes:
@@ -460,19 +419,8 @@ class OpenDocument:
 
         Raises NotYet when `timeout` seconds are over, SessionClosed.
         """
-        left = {dot for dot, progress in self.unmerged.items() if progress.stage < stage}
-        if not left:
-            return
-        confirmation = _Confirmation(left, stage, asyncio.get_running_loop().create_future())
-        self._confirmations.append(confirmation)
-        try:
-            async with asyncio.timeout(timeout):
-                await confirmation.done
-        except TimeoutError:
-            want = stage.name.lower()
-            raise NotYet(self.doc, f"{len(confirmation.left)} edits that are not {want}", f"all {want}") from None
-        finally:
-            self._confirmations.remove(confirmation)
+        left = [dot for dot, progress in self.unmerged.items() if progress.stage < stage]
+        await self.waiting.confirmed(left, stage, timeout)
 
     @property
     def token(self) -> str:
@@ -499,19 +447,9 @@ class OpenDocument:
         token = decode_token(text, self._host.namespace, self.doc)
         if self._covers(token):
             return
-        loop = asyncio.get_running_loop()
-        self._asked_count += 1
-        number = self._asked_count
-        self.wanted[number] = wanted = Wanted(number, text, token, loop.time() + timeout, loop.create_future())
-        self._host.wake(self)
-        try:
-            async with asyncio.timeout(timeout):
-                await wanted.reached
-        except TimeoutError:
-            have = str(self.version) if self.version is not None else "no version"
-            raise NotYet(self.doc, have, str(token.version or token.dot)) from None
-        finally:
-            del self.wanted[number]
+        await self.waiting.reach(
+            text, token, timeout, lambda: str(self.version) if self.version is not None else "no version"
+        )
 
     def _covers(self, token: Token) -> bool:
         if token.dot is not None and (token.dot in self._own or token.dot in self.replica.dots):
@@ -551,49 +489,9 @@ class OpenDocument:
         """Nobody may wait for this object any more."""
         self._closed = True
         error = SessionClosed(f"{self.doc}: was closed; what is stored stays stored")
-        for confirmation in self._confirmations:
-            if not confirmation.done.done():
-                confirmation.done.set_exception(error)
-        for wanted in self.wanted.values():
-            if not wanted.reached.done():
-                wanted.reached.set_exception(error)
+        self.waiting.fail(error)
         self._feed.end()
         self._events.end()
-
-
-class History:
-    """Undo and redo of own edits; others' stay. Every undo is an edit of its own.
-
-    Where the document had to be rebuilt from the store (`OpenDocument.edit`), history begins anew.
-    """
-
-    def __init__(self, document: OpenDocument, roots: Sequence[str]) -> None:
-        self._document = document
-        self._roots = tuple(roots)
-        self._of = document.document
-        self._history = sync.document.History(self._of, self._roots)
-
-    def _current(self) -> sync.document.History:
-        if self._of is not self._document.document:
-            self._of = self._document.document
-            self._history = sync.document.History(self._of, self._roots)
-        return self._history
-
-    @property
-    def can_undo(self) -> bool:
-        return self._current().can_undo
-
-    @property
-    def can_redo(self) -> bool:
-        return self._current().can_redo
-
-    def undo(self) -> bool:
-        """Take back the newest edit. False where there was nothing. Raises as `edit()`."""
-        return self._document.step(self._current().undo)
-
-    def redo(self) -> bool:
-        """Take back the newest undo. False where there was nothing. Raises as `edit()`."""
-        return self._document.step(self._current().redo)
 
 
 def state_vector_of(clocks: Mapping[int, int]) -> bytes:

@@ -1,0 +1,120 @@
+"""Who waits for what in one document: edits to become safe, reads to have come as far as a token.
+
+Room: futures. What is safe and what is covered is told to it (`client.document`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from sync.errors import NotYet, SkerryError
+from sync.extension import Stage
+from sync.ids import DocId, Dot
+from sync.token import Token
+
+__all__ = ["Waiting", "Wanted"]
+
+AGAIN_S: Final = 0.2  # an edge waits less long than a reader may, and then it is asked again
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A read that waits for a token. `asked`: the edge was asked on the present connection."""
+
+    number: int
+    text: str
+    token: Token
+    until: float
+    """In the event loop's time."""
+    reached: asyncio.Future[None]
+    asked: bool = False
+
+
+@dataclass(slots=True)
+class _Confirmation:
+    left: set[Dot]
+    stage: Stage
+    done: asyncio.Future[None]
+
+
+class Waiting:
+    def __init__(self, doc: DocId, wake: Callable[[], None]) -> None:
+        """`wake` is called when the edge has to be asked."""
+        self.wanted: dict[int, Wanted] = {}
+        self._doc = doc
+        self._wake = wake
+        self._count = 0
+        self._confirmations: list[_Confirmation] = []
+
+    # --- edits -------------------------------------------------------------------------------------------------------
+    async def confirmed(self, dots: Iterable[Dot], stage: Stage, timeout: float | None) -> None:
+        """Until `safe` has named all of these with `stage` or later. Raises NotYet."""
+        confirmation = _Confirmation(set(dots), stage, asyncio.get_running_loop().create_future())
+        if not confirmation.left:
+            return
+        self._confirmations.append(confirmation)
+        try:
+            async with asyncio.timeout(timeout):
+                await confirmation.done
+        except TimeoutError:
+            want = stage.name.lower()
+            raise NotYet(self._doc, f"{len(confirmation.left)} edits that are not {want}", f"all {want}") from None
+        finally:
+            self._confirmations.remove(confirmation)
+
+    def safe(self, stage: Stage, dots: list[Dot]) -> None:
+        for confirmation in self._confirmations:
+            if stage >= confirmation.stage:
+                confirmation.left.difference_update(dots)
+                if not confirmation.left:
+                    _finish(confirmation.done)
+
+    # --- reads -------------------------------------------------------------------------------------------------------
+    async def reach(self, text: str, token: Token, timeout: float, have: Callable[[], str]) -> None:
+        """Until the token is covered, as `look` or the edge says. Raises NotYet with what there is then."""
+        loop = asyncio.get_running_loop()
+        self._count += 1
+        wanted = Wanted(self._count, text, token, loop.time() + timeout, loop.create_future())
+        self.wanted[wanted.number] = wanted
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout):
+                await wanted.reached
+        except TimeoutError:
+            raise NotYet(self._doc, have(), str(token.version or token.dot)) from None
+        finally:
+            del self.wanted[wanted.number]
+
+    def look(self, covers: Callable[[Token], bool]) -> None:
+        """The document has come further."""
+        for wanted in self.wanted.values():
+            if covers(wanted.token):
+                _finish(wanted.reached)
+
+    def answered(self, number: int, reached: bool) -> None:
+        """By the edge."""
+        wanted = self.wanted.get(number)
+        if wanted is None:
+            return
+        if reached:
+            _finish(wanted.reached)
+        else:
+            asyncio.get_running_loop().call_later(AGAIN_S, self._ask_again, wanted)
+
+    def _ask_again(self, wanted: Wanted) -> None:
+        wanted.asked = False
+        self._wake()
+
+    def fail(self, error: SkerryError) -> None:
+        """Nobody will ever be told."""
+        for future in [each.done for each in self._confirmations] + [each.reached for each in self.wanted.values()]:
+            if not future.done():
+                future.set_exception(error)
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
