@@ -415,12 +415,13 @@ class Edge:
         if host.told is not None and host.told.epoch == self.epoch and host.told.seq > answer.version.seq:
             self._catchup.want(host.doc, now_ms)  # a broadcast has overtaken the answer
             return
-        if replica.version != answer.version or not answer.digest:
+        if replica.version != answer.version:
             if self._catchup.sweeps(host.doc):
                 self._catchup.want(host.doc, now_ms + limits.HEAL_PAUSE_MS)
-            return  # the leader waits for a gap: a beacon compares
+            return
         ahead = any(clock > theirs.get(client, 0) for client, clock in replica.clocks.items())
-        if ahead or replica.digest() != answer.digest:
+        # While the leader waits for a gap it has no digest to compare: deletions wait, operations need not (law 5).
+        if ahead or (answer.digest and replica.digest() != answer.digest):
             self._heal(host, replica, answer.state_vector, now_ms, out)
         else:
             host.heals = 0

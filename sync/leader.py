@@ -367,6 +367,8 @@ class Leader:
             lane.beyond_bytes = 0
             lane.beyond_dots = DotSet()
             lane.gap_since_ms = None
+        for named in (dots, lane.fresh_rejected):
+            named.trim(limits.DOT_RANGES_MAX)  # what is forgotten here is confirmed by its place in the log
         if version != prev or fresh or len(dots):
             said = tuple(
                 (dot, context)
