@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
             progress.advance(task)
             if outcome.sentence:
                 failed += 1
-                console.print(f"seed {outcome.seed}: {outcome.sentence}", markup=False, highlight=False)
+                console.print(f"seed {outcome.seed}: {outcome.sentence}", markup=False, highlight=False, soft_wrap=True)
                 console.print(f"  {command(outcome.seed)}", markup=False, highlight=False)
                 progress.update(task, description=f"worlds, {failed} failed")
     console.print(f"{len(seeds)} worlds, {failed} failed")
