@@ -127,11 +127,12 @@ class OpenDocument:
         self._progressed: dict[Dot, Progress] = {}
         self._moved = False
         self.waiting = Waiting(doc, lambda: host.wake(self))
-        self._count = 0
         self._closed = False
         stored = host.store.load(doc)
         self.unmerged: dict[Dot, Progress] = {progress.dot: progress for progress in stored.edits} if stored else {}
         self._own = stored.dots if stored else DotSet()
+        # Invariant 3: the document may have been open in this session before.
+        self._count = max((last for origin, _, last in self._own.ranges() if origin == host.origin), default=0)
         self._last = stored.last.dot if stored and stored.last else None
         self._last_version = stored.last.version if stored and stored.last else None
         self._rows, self._row_bytes = host.store.update_rows(doc)
