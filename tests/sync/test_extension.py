@@ -77,7 +77,12 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Open, names),
     st.builds(CloseChannel, numbers, texts),
     st.builds(Edit, dots, texts, texts, texts, st.binary()),
-    st.builds(Safe, st.sampled_from([Stage.EDGE, Stage.LOG, Stage.MERGED]), st.lists(dots, max_size=5).map(tuple), st.none() | versions),
+    st.builds(
+        Safe,
+        st.sampled_from([Stage.EDGE, Stage.LOG, Stage.MERGED]),
+        st.lists(dots, max_size=5).map(tuple),
+        st.none() | versions,
+    ),
     st.builds(At, versions),
     st.builds(Await, numbers, st.text("sk1.AZ_-", max_size=100), numbers),
     st.builds(Reached, numbers, st.booleans(), texts),
