@@ -1,0 +1,1 @@
+"""Tests of the client: its store, its documents, its link; in the end against real edges."""

@@ -1,0 +1,31 @@
+"""What the client's room shows, and no more."""
+
+from __future__ import annotations
+
+import client
+
+
+def test_the_public_surface_is_this() -> None:
+    assert client.__all__ == [
+        "Awareness",
+        "Change",
+        "Event",
+        "History",
+        "InvalidAddress",
+        "Offline",
+        "Online",
+        "OpenDocument",
+        "Progress",
+        "ReadOnly",
+        "Refused",
+        "Safer",
+        "Session",
+        "SessionClosed",
+        "Stage",
+        "Status",
+        "StoreFailed",
+        "Stream",
+        "Unreachable",
+        "connect",
+    ]
+    assert [name for name in client.__all__ if not hasattr(client, name)] == []
