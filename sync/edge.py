@@ -300,7 +300,8 @@ class Edge:
             host.told = message.version
         taken, gap = replica.take_merged(message.prev, message.version, update, check_update(update), now_ms)
         self._serving.take_in(host, taken, out)
-        if taken.verdict is not Verdict.EARLY and not gap and not message.fetch:
+        moves = message.prev != message.version  # else it is held, and a broadcast lost before this shows nowhere
+        if taken.verdict is not Verdict.EARLY and moves and not gap and not message.fetch:
             replica.hold_dots(message.dots)  # across a gap: what the leader had before carries no bytes
         if replica.version != before or taken.updates:
             self._serving.writing.add_version(host)

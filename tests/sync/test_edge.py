@@ -557,6 +557,20 @@ def test_without_a_leader_an_edge_reads_the_log_itself() -> None:
     assert host.replica.version == Version(EPOCH, 1)
 
 
+def test_a_dot_is_not_held_while_the_leader_holds_the_version_back() -> None:
+    island = Island("a", 1)
+    island.link()
+    island.open(1)
+    held = Version(EPOCH, 0)
+
+    # The leader has the content already, so the dot comes without bytes; that this edge lacks it shows nowhere.
+    island.do(island.edge.merged(Merged(PLAN, held, held, b"", DotSet({Origin(2): ((1, 1),)})), island.now))
+
+    replica = island.edge.hosted[PLAN].replica
+    assert replica is not None
+    assert Dot(Origin(2), 1) not in replica.dots
+
+
 def test_a_dot_is_not_held_across_a_gap() -> None:
     island = Island("a", 1)
     island.link()
