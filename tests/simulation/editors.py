@@ -176,10 +176,11 @@ class Editor:
         reach = dict.fromkeys((client for client, _, _ in shape.brings), 0)
         for client, _, following in shape.brings:
             reach[client] = max(reach[client], following)
+        alone = {client for client, _, _ in shape.brings} == {self.client}  # else fan-out of somebody who has it too
         gone = {(client, clock) for client, first, end in shape.deletes for clock in range(first, end)}
         found: list[Written] = []
         for written in self._unacked:
-            if conn.id not in written.arrived or not (answering or written.shape.brings):
+            if conn.id not in written.arrived or not (answering or alone):
                 continue
             brought = all(reach.get(client, 0) >= following for client, _, following in written.shape.brings)
             if brought and all(
