@@ -360,7 +360,7 @@ def fold_entry(replica: Replica, entry: LogEntry, now_ms: int) -> tuple[Taken, s
         change = entry.change
         try:
             shape = check_update(change.update)
-            if change.dot in replica.dots:
+            if change.dot in replica.dots and all(replica.dots.holds(*span) for span in change.covers.ranges()):
                 return replica.pass_over(entry.version), ""
             return replica.take_logged(entry.version, (change.dot,), change.covers, change.update, shape, now_ms), ""
         except (InvalidUpdate, LimitReached) as error:
