@@ -123,7 +123,8 @@ class Edge:
         host = self._serving.loaded(doc, stored, now_ms, out)
         if host is not None:
             self._learn_outbox(host, stored.outbox if stored is not None else ())
-            if self.shipping.up:
+            wanted = stored is not None or host.conns or len(host.unmerged) or self.pinned(doc)
+            if self.shipping.up and wanted:  # not where another's question alone made us look for it
                 self._catchup.want(doc, now_ms)
             repairs, host.repairs = host.repairs, []
             for ask in repairs:

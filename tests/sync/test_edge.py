@@ -638,3 +638,18 @@ def test_a_cursor_that_moved_to_another_edge_is_asked_to_renew_itself() -> None:
     island.do(island.edge.presence(PLAN, here, 0))
 
     assert island.presence == [encode_awareness([AwarenessEntry(9, 3, "null")])]
+
+
+def test_a_question_for_repair_does_not_make_an_edge_hold_what_it_never_had() -> None:
+    a, b = Island("a", 1), Island("b", 2)
+    ada = Ada(1)
+    sea = Sea(a, b)
+    a.open(1)
+    a.send(1, frame(ada.type("not for b")))
+    sea.settle()
+
+    b.do(b.edge.repair_asked(RepairAsk(PLAN, b"\x00", ((1, 3),)), 0))
+    sea.settle()
+
+    assert list(b.store.documents()) == []
+    assert b.published == []
