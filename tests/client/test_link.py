@@ -110,24 +110,27 @@ def test_a_client_that_comes_back_after_a_crash_of_the_edge_brings_what_the_edge
 
 def test_nothing_is_sent_early_where_the_edge_lacks_what_an_edit_needs(tmp_path: Path) -> None:
     async def test() -> None:
-        async with FakeEdge("a").serving() as one, FakeEdge("b").serving() as other:
-            async with session_at(tmp_path, one) as session:
-                plan = await session.open(PLAN)
-                await until(lambda: session.online)
-                await one.type(PLAN, "only here ")
-                await until(lambda: plan.text("body"))
-                one.stage = None
-                for at in range(20):
-                    plan.insert("body", 4, f"{at} ")
-                plan.delete("body", 0, 3)
+        async with (
+            FakeEdge("a").serving() as one,
+            FakeEdge("b").serving() as other,
+            session_at(tmp_path, one) as session,
+        ):
+            plan = await session.open(PLAN)
+            await until(lambda: session.online)
+            await one.type(PLAN, "only here ")
+            await until(lambda: plan.text("body"))
+            one.stage = None
+            for at in range(20):
+                plan.insert("body", 4, f"{at} ")
+            plan.delete("body", 0, 3)
 
-                await session.roam(other.address)
-                await plan.confirmed(timeout=5)
+            await session.roam(other.address)
+            await plan.confirmed(timeout=5)
 
-                assert other.early == []
-                assert len(other.dots) == 21
-                assert other.text(PLAN) == plan.text("body")
-                assert session.edge == "b"
+            assert other.early == []
+            assert len(other.dots) == 21
+            assert other.text(PLAN) == plan.text("body")
+            assert session.edge == "b"
 
     running(test)
 
@@ -267,17 +270,20 @@ def test_the_link_comes_back_for_ever_and_offline_is_told_once(tmp_path: Path) -
 
 def test_addresses_can_be_changed_while_the_session_runs(tmp_path: Path) -> None:
     async def test() -> None:
-        async with FakeEdge("a").serving() as one, FakeEdge("b").serving() as other:
-            async with connect([], store=tmp_path / "notes.db") as session:
-                session.addresses = (one.address,)
-                await session.connected(5)
-                session.addresses = (one.address, other.address)
-                assert session.edge == "a"
-                session.addresses = (other.address,)
-                await until(lambda: session.edge == "b", "moved")
-                with pytest.raises(InvalidAddress):
-                    session.addresses = ("nonsense",)
-                assert session.addresses == (other.address,)
+        async with (
+            FakeEdge("a").serving() as one,
+            FakeEdge("b").serving() as other,
+            connect([], store=tmp_path / "notes.db") as session,
+        ):
+            session.addresses = (one.address,)
+            await session.connected(5)
+            session.addresses = (one.address, other.address)
+            assert session.edge == "a"
+            session.addresses = (other.address,)
+            await until(lambda: session.edge == "b", "moved")
+            with pytest.raises(InvalidAddress):
+                session.addresses = ("nonsense",)
+            assert session.addresses == (other.address,)
 
     running(test)
 
@@ -461,24 +467,27 @@ def test_many_documents_share_one_connection(tmp_path: Path) -> None:
 
 def test_roaming_between_edges_while_typing_loses_and_repeats_nothing(tmp_path: Path) -> None:
     async def test() -> None:
-        async with FakeEdge("a").serving() as one, FakeEdge("b").serving() as other:
-            async with session_at(tmp_path, one, other) as session:
-                plan = await session.open(PLAN)
-                for at in range(200):
-                    plan.insert("body", len(plan.text("body")), f"{at} ")
-                    if at % 20 == 10:
-                        await session.roam((one, other)[at // 20 % 2].address)
-                    if at % 17 == 3:
-                        await one.drop()
-                    await asyncio.sleep(0.003)
-                await plan.confirmed(timeout=20)
-                last = session.edge
-                for edge in (one, other):
-                    await session.roam(edge.address)
-                    await session.connected(10)
-                    await until(lambda edge=edge: edge.text(PLAN) == plan.text("body"), f"{edge.name}, after {last}")  # type: ignore[misc]
-                assert plan.text("body").split() == [str(at) for at in range(200)]
-                assert one.early == other.early == []
+        async with (
+            FakeEdge("a").serving() as one,
+            FakeEdge("b").serving() as other,
+            session_at(tmp_path, one, other) as session,
+        ):
+            plan = await session.open(PLAN)
+            for at in range(200):
+                plan.insert("body", len(plan.text("body")), f"{at} ")
+                if at % 20 == 10:
+                    await session.roam((one, other)[at // 20 % 2].address)
+                if at % 17 == 3:
+                    await one.drop()
+                await asyncio.sleep(0.003)
+            await plan.confirmed(timeout=20)
+            last = session.edge
+            for edge in (one, other):
+                await session.roam(edge.address)
+                await session.connected(10)
+                await until(lambda edge=edge: edge.text(PLAN) == plan.text("body"), f"{edge.name}, after {last}")  # type: ignore[misc]
+            assert plan.text("body").split() == [str(at) for at in range(200)]
+            assert one.early == other.early == []
 
     running(test)
 
