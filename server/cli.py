@@ -116,6 +116,8 @@ def build_parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         if name != "ls":
             made.add_argument("document", metavar="DOC")
+            made.add_argument("--at-least", metavar="TOKEN", help="wait until the edge has come as far as this write")
+            made.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="how long (default: 10)")
     made = command("replay", replay.run, "play an editing trace through real clients on real edges")
     replay.add_arguments(made)
     return parser
@@ -184,8 +186,15 @@ def _doc_ls(options: argparse.Namespace) -> int:
     return 0
 
 
+def _read(options: argparse.Namespace) -> dict[str, Any]:
+    path = f"/docs/{quote(options.document, safe='')}"
+    if options.at_least:
+        path += f"?at_least={quote(options.at_least)}&timeout={options.timeout:g}"
+    return get_json_now(options.edge, path)
+
+
 def _doc_cat(options: argparse.Namespace) -> int:
-    found = get_json_now(options.edge, f"/docs/{quote(options.document, safe='')}")
+    found = _read(options)
     content: dict[str, dict[str, Any]] = found["content"]
     if options.json:
         print(json.dumps(found, ensure_ascii=False, indent=2))
@@ -198,8 +207,7 @@ def _doc_cat(options: argparse.Namespace) -> int:
 
 
 def _doc_digest(options: argparse.Namespace) -> int:
-    path = f"/docs/{quote(options.document, safe='')}"
-    found = {key: value for key, value in get_json_now(options.edge, path).items() if key != "content"}
+    found = {key: value for key, value in _read(options).items() if key != "content"}
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
     else:

@@ -26,7 +26,7 @@ def get_json_now(edge: str, path: str) -> dict[str, Any]:
     scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
     if scheme not in ("http", "https") or not parts.netloc:
         raise SkerryError(f"{edge}: no address of an edge, as in {EDGE_URL}")
-    url = urlunsplit((scheme, parts.netloc, path, "", ""))
+    url = urlunsplit((scheme, parts.netloc, "", "", "")) + path
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
             found: dict[str, Any] = json.load(response)
