@@ -527,6 +527,7 @@ class Serving:
             host.commits -= 1
             for change in part.changes:
                 host.unmerged.discard(change.dot)
+            self.writing.drop(host)
             host.pending = []
             host.pending_bytes = 0
             host.writers.clear()

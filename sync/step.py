@@ -3,7 +3,7 @@
 A machine's method returns a Step. The shell does `now` in order, then writes `commit` (if any) in one transaction with
 fsync, and only after it has succeeded calls the machine's `committed(ticket, now_ms)`, which returns the next Step.
 Commits are performed in the order in which they were returned. Where a commit fails (disk full) the shell calls
-`commit_failed(ticket, now_ms)`.
+`commit_failed(ticket, now_ms)`; commits that were handed out behind it fail with it, since they build on it.
 
 Room: values only; each machine says in its own module which it returns and which event answers it.
 """

@@ -95,6 +95,15 @@ class Writing:
             before = flushed.get(doc, Flushed(doc, (), (), b""))
             flushed[doc] = Flushed(doc, (*before.changes, change), before.writers, before.frame)
 
+    def drop(self, host: Hosted) -> None:
+        """A commit of this document failed: rows that wait build on what is not there. None of them was told safe."""
+        for write in self._writes:
+            if write.doc == host.doc and isinstance(write, AppendUpdate) and write.dot is not None:
+                host.unmerged.discard(write.dot)
+        self._writes = [write for write in self._writes if write.doc != host.doc]
+        self._again = [(doc, update) for doc, update in self._again if doc != host.doc]
+        self._waiting.discard(host.doc)
+
     def touched(self) -> list[DocId]:
         """Documents of which rows wait, in the order of the first."""
         return list(dict.fromkeys(write.doc for write in self._writes))

@@ -68,6 +68,9 @@ class Disk:
         self.watched = True
         """False: only what comes of it in the end is judged (for the mutation tests)."""
         self.commits = 0
+        self._handed = 0
+        self._failed_through = 0
+        """Commits handed out up to this one fail: one before them did, and they build on it (`sync.step`)."""
         self._schedule = schedule
         self._rng = rng
         self._queue: deque[tuple[Action, Action]] = deque()
@@ -111,11 +114,16 @@ class Disk:
     # --- what the process asks for -----------------------------------------------------------------------------------
     def commit(self, writes: Sequence[Write], done: Action, failed: Callable[[str], None]) -> None:
         outcome: list[str] = []
+        self._handed += 1
+        number = self._handed
 
         def work() -> None:
             try:
+                if number <= self._failed_through:
+                    raise StoreError("a commit before this one failed")
                 self._commit(writes)
             except StoreError as error:
+                self._failed_through = self._handed
                 outcome.append(str(error))
 
         self.submit(work, lambda: failed(outcome[0]) if outcome else done())

@@ -653,3 +653,32 @@ def test_a_question_for_repair_does_not_make_an_edge_hold_what_it_never_had() ->
 
     assert list(b.store.documents()) == []
     assert b.published == []
+
+
+def test_what_builds_on_a_commit_that_failed_is_not_written_either() -> None:
+    a, b = Island("a", 1), Island("b", 2)
+    ada, ben = Ada(1), Ada(2)
+    sea = Sea(a, b)
+    a.open(1)
+    b.open(1)
+    sea.settle()
+    a.send(1, frame(ada.type("lost with its commit")))
+    a.flush()
+    b.send(1, frame(ben.type("from b")))
+    b.commit()
+    change = b.published.pop()
+    version = sea.log.append(change)
+    sea.chair.deliver(version.seq)
+    for merged in sea.chair.said:
+        a.do(a.edge.merged(merged, 0))
+
+    a.do(a.edge.commit_failed(a.commits.pop(0).ticket, a.now, "disk full"))
+    a.commit()
+
+    stored = a.store.load(PLAN)
+    assert stored is not None
+    assert (stored.version, stored.updates) == (Version(EPOCH, 0), ())
+    a.open(2)
+    sea.chair.said.clear()
+    sea.settle()
+    assert a.text() == "from b"
