@@ -8,8 +8,8 @@ from sync.extension import Stage
 
 from .awareness import Awareness
 from .client import Session, Unreachable, connect
-from .document import OpenDocument, ReadOnly, SessionClosed, Status
-from .events import Change, Event, Offline, Online, Refused, Safer, StoreFailed, Stream
+from .document import OpenDocument, ReadOnly, SessionClosed
+from .events import Change, Event, Offline, Online, Refused, Safer, Status, StoreFailed, Stream
 from .history import History
 from .link import InvalidAddress
 from .store import Progress

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import sync.document
@@ -37,7 +36,7 @@ from sync.token import Token, decode_token, encode_token
 from sync.validate import check_update
 
 from .awareness import Awareness
-from .events import Change, Event, Feed, Safer, Stream
+from .events import Change, Event, Feed, Safer, Status, Stream
 from .history import History
 from .store import Pending, Progress, Store, Writes
 from .waiting import Waiting
@@ -48,7 +47,6 @@ __all__ = [
     "OpenDocument",
     "ReadOnly",
     "SessionClosed",
-    "Status",
     "state_vector_of",
 ]
 
@@ -91,21 +89,6 @@ class Host(Protocol):
         """Unix milliseconds."""
 
     def forget(self, document: OpenDocument) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How safe a document's edits are."""
-
-    online: bool
-    edits: tuple[Progress, ...]
-    """Of this store, not yet merged by the leader, oldest first."""
-    version: Version | None
-    """Everything of the document up to here is in this store."""
-
-    def count(self, stage: Stage) -> int:
-        """Edits that have come exactly so far."""
-        return sum(progress.stage == stage for progress in self.edits)
 
 
 class OpenDocument:
@@ -341,8 +324,11 @@ class OpenDocument:
         stored = self._host.store.load(self.doc)
         version = self.replica.version if self._moved else stored.version if stored else None
         state, updates = (stored.state, stored.updates) if stored else (None, ())
+        early = self.replica.early
         self.replica = Replica(self.doc, state, (*updates, *self._arrived), version)
         self._document = self.replica.materialise()
+        for held in early:  # the edge has sent them, and would not again
+            self.replica.take(held.update, held.shape, held.since_ms)
 
     # --- what the edge says ------------------------------------------------------------------------------------------
     def take(self, update: bytes) -> None:

@@ -15,7 +15,9 @@ from sync.errors import LimitReached
 from sync.extension import Stage
 from sync.ids import DocId, Dot, Version
 
-__all__ = ["Change", "Event", "Feed", "Offline", "Online", "Refused", "Safer", "StoreFailed", "Stream"]
+from .store import Progress
+
+__all__ = ["Change", "Event", "Feed", "Offline", "Online", "Refused", "Safer", "Status", "StoreFailed", "Stream"]
 
 STREAM_COUNT_MAX: Final = 10_000  # not read by the program: a burst of a day offline fits, a forgotten reader does not
 
@@ -78,6 +80,21 @@ class Change:
     doc: DocId
     update: bytes
     contexts: tuple[tuple[Dot, Context], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How safe a document's edits are."""
+
+    online: bool
+    edits: tuple[Progress, ...]
+    """Of this store, not yet merged by the leader, oldest first."""
+    version: Version | None
+    """Everything of the document up to here is in this store."""
+
+    def count(self, stage: Stage) -> int:
+        """Edits that have come exactly so far."""
+        return sum(progress.stage == stage for progress in self.edits)
 
 
 T = TypeVar("T")

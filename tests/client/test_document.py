@@ -22,6 +22,7 @@ from client import (
 )
 from client.document import OpenDocument
 from client.events import STREAM_COUNT_MAX, Feed
+from sync.document import Document
 from sync.errors import InvalidDocumentId, InvalidInput, InvalidToken, LimitReached, NotYet, StoreBusy, StoreError
 from sync.ids import DocId
 from sync.limits import COMPACT_ROWS
@@ -379,6 +380,25 @@ def test_somebody_with_our_client_id_makes_us_take_another(tmp_path: Path) -> No
             assert plan.text("body") == "mine theirs"
             plan.insert("body", 0, "still ")
             assert plan.text("body") == "still mine theirs"
+
+    running(test)
+
+
+def test_what_waits_for_a_gap_to_close_survives_an_edit_that_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with offline(tmp_path) as session:
+            plan = await session.open("notes/plan")
+            others = Document()
+            first, second = others.edit_text("body", 0, 0, "one "), others.edit_text("body", 4, 0, "two")
+            plan.take(second)
+            monkeypatch.setattr("client.document.EDIT_BYTES_MAX", 1000)
+            with pytest.raises(LimitReached):
+                plan.insert("body", 0, "x" * 1000)
+            plan.take(first)
+
+            assert plan.text("body") == "one two"
 
     running(test)
 
