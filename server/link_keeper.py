@@ -198,15 +198,18 @@ class LinkKeeper:
             have, want = (".".join(map(str, version)) for version in (link.server_version, SERVER_VERSION_MIN))
             raise BusRefused(f"nats-server {have} is too old; run {want} or newer")
         config = self._config
+        witness = (
+            self._witness
+        )  # before the state is read: it moves on while edits are shipped, and would be ahead of it
         state = await ensure_streams(
             link, self._layout, shards=config.shards, replicas=config.replicas, development=config.development
         )
-        return await self._judge(link, state)
+        return await self._judge(link, state, witness)
 
-    async def _judge(self, link: NatsLink, state: LogState) -> tuple[LogState, bool]:
+    async def _judge(self, link: NatsLink, state: LogState, witness: Witness | None) -> tuple[LogState, bool]:
         intact = self._epoch_known in (None, state.epoch)
-        if self._witness is not None:
-            version, doc, dot = self._witness
+        if witness is not None:
+            version, doc, dot = witness
             if version.epoch != state.epoch:
                 intact = False
             elif not await self._still_there(link, state, version, doc, dot):
@@ -265,11 +268,12 @@ class LinkKeeper:
                 await asyncio.sleep(0.2)
 
     async def _replaced(self, link: NatsLink) -> bool:
+        witness = self._witness  # before the state is read, as in _enter
         state = await read_log_state(link, self._layout)
         known = self._session
         if state is None or known is None or state.epoch != known.epoch:
             return True
-        return self._witness is not None and self._witness[0].seq > state.last_seq
+        return witness is not None and witness[0].epoch == state.epoch and witness[0].seq > state.last_seq
 
     def _fail(self, error: BaseException) -> None:
         if self.fatal is not None and not self.fatal.done():

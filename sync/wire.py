@@ -73,8 +73,7 @@ _NUMBER_MAX = 2**31 - 1  # no type or length of a frame is larger
 
 # --- the skerry extension ---------------------------------------------------------------------------------------------
 # Negotiated by the websocket subprotocol, because stock clients log an error for every type they do not know. Its types
-# start at EXTENSION_TYPE_MIN and name their document, so that one connection carries many. Not built: decode_frame
-# refuses the numbers, so that they stay free.
+# start at EXTENSION_TYPE_MIN and are `sync.extension`'s: decode_frame refuses them on a stock connection.
 SUBPROTOCOL = "skerry.v1"
 EXTENSION_TYPE_MIN = 100
 

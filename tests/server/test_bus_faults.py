@@ -13,7 +13,7 @@ import pytest
 from server import link_keeper
 from server.bus import Bus, BusConfig
 from server.nats_server import NatsServer
-from server.streams import api
+from server.streams import Layout, LogState, Requester, api, read_log_state
 from sync.change import Logged
 from sync.errors import StreamDiffers
 from sync.ids import DocId
@@ -342,5 +342,29 @@ def test_a_consumer_goes_on_after_its_stream_was_replaced(nats: NatsServer, name
             (other,) = await consumer.fetch(1)
             assert isinstance(other.entry, Logged)
             assert other.entry.change == change("b", 1)
+
+    asyncio.run(run())
+
+
+def test_changes_acknowledged_while_the_state_is_read_are_no_sign_of_a_log_rolled_back(
+    nats: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        ear, looks = Ear(), list[int]()
+        async with running(nats.url, namespace, ear=ear) as bus:
+            await published(bus, change("a", 1))
+            epoch = bus.epoch
+            read = read_log_state
+
+            async def behind_its_back(nats: Requester, layout: Layout) -> LogState | None:
+                state = await read(nats, layout)
+                looks.append(len(looks))
+                await published(bus, change("a", len(looks) + 1))
+                return state
+
+            monkeypatch.setattr(link_keeper, "read_log_state", behind_its_back)
+            await until(lambda: len(looks) > 2, "three looks at the log")
+
+            assert ear.links == [(epoch, True)]
 
     asyncio.run(run())
