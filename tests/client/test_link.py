@@ -386,12 +386,15 @@ def test_an_edge_that_denies_makes_a_document_read_only(tmp_path: Path) -> None:
 def test_what_comes_while_an_edit_is_made_waits_for_its_end(tmp_path: Path) -> None:
     async def test() -> None:
         async with FakeEdge().serving() as edge, session_at(tmp_path, edge) as session:
-            plan = await session.open(PLAN)
-            await until(lambda: edge.opened)
+            plan, other = await session.open(PLAN), await session.open(DocId("other"))
+            await until(lambda: len(edge.opened) == 2)
             with plan.edit() as crdt:
                 crdt["body"] += "mine "
                 await edge.type(PLAN, "theirs ")
-                await asyncio.sleep(0.2)  # it is here, and must not be seen; nothing else can be waited for
+                await edge.type("other", "behind it on the same connection")
+                await until(
+                    lambda: other.text("body") != ""
+                )  # so what is for the plan is here too, and must not be seen
                 assert str(crdt["body"]) == "mine "
             await plan.confirmed(timeout=5)
             await until(lambda: sorted(plan.text("body").split()) == ["mine", "theirs"])

@@ -36,13 +36,13 @@ def test_a_frozen_server_costs_the_link_and_its_return_brings_it_back(make_nats:
     async def run() -> None:
         server, ear = make_nats(), Ear()
         await server.start()
-        async with running(server.url, namespace, ear=ear) as bus:
+        async with Proxy("127.0.0.1", server.port) as proxy, running(proxy.url, namespace, ear=ear) as bus:
             bus.follow(DocId("a"))
             await published(bus, change("a", 1))
             server.signal(signal.SIGSTOP)
             try:
                 await until(lambda: bus.state.state == "down", seconds=10)
-                await asyncio.sleep(1)  # an attempt to connect to the frozen server is under way
+                await until(lambda: proxy.accepted_count > 1, "an attempt to connect to the frozen server is under way")
             finally:
                 server.signal(signal.SIGCONT)
 
@@ -70,7 +70,7 @@ def test_a_black_hole_is_noticed_and_left_also_with_unsent_bytes(nats: NatsServe
 
             await until(lambda: bus.state.state == "down", seconds=10)
             assert len(outcomes) == 40
-            await asyncio.sleep(1)
+            await until(lambda: proxy.accepted_count > 1, "an attempt to connect anew is swallowed as well")
             proxy.heal()
 
             await up(bus, BACK_S_MAX)
