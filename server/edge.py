@@ -57,6 +57,7 @@ __all__ = ["Connection", "EdgeDaemon", "Reading"]
 log = logging.getLogger("skerry.edge")
 
 TICK_S = 0.1
+LOG_WARNING_MS = 10_000  # between two warnings that the log refuses changes
 WITNESS = "witness"
 ORIGINS_LISTED_MAX = 1000
 _T = TypeVar("_T")
@@ -129,6 +130,7 @@ class EdgeDaemon:
         self._idle.set()
         self._shipped = asyncio.Event()
         """Set when nothing is in flight to the log any more."""
+        self._warn_after_ms = 0
         self._witness_kept: tuple[Version, DocId, Dot] | None = None
 
     # --- its life ----------------------------------------------------------------------------------------------------
@@ -263,12 +265,19 @@ class EdgeDaemon:
             if isinstance(result, Version):
                 self._do(self.machine.published(change.doc, change.dot, result, now_ms()))
             else:
+                self._warn_of_log(result)
                 self._do(self.machine.publish_failed(change.doc, change.dot, now_ms()))
             if not self.machine.shipping.inflight_count:
                 self._shipped.set()
 
         self._shipped.clear()
         self.bus.publish(change, done)
+
+    def _warn_of_log(self, error: BusError) -> None:
+        """The alarm of a log that takes nothing more (its storage is full): the outbox grows until somebody acts."""
+        if self.bus.state.state == "up" and now_ms() >= self._warn_after_ms:
+            self._warn_after_ms = now_ms() + LOG_WARNING_MS
+            log.warning("log_refuses detail=%r outbox=%d", str(error), self.store.outbox_totals().count)
 
     async def _ask_sync(self, effect: AskSync) -> None:
         ask = effect.ask
