@@ -20,7 +20,7 @@ from rich.table import Table
 
 from sync.errors import SkerryError
 
-from . import daemons, demo, replay, status
+from . import daemons, demo, replay, status, token_commands
 from .config import Config, load_config
 from .http_client import EDGE_URL, get_json_now
 from .log import set_up_logging
@@ -79,6 +79,18 @@ def build_parser() -> argparse.ArgumentParser:
     broker.add_argument("--sync-always", action="store_true", default=None, help="sync every message to disk")
     pins = argparse.ArgumentParser(add_help=False)
     pins.add_argument("--pin", action="append", metavar="PATTERN", help="keep matching documents replicated here")
+    revoked = argparse.ArgumentParser(add_help=False)
+    revoked.add_argument("--auth-revoked", type=Path, metavar="FILE", help="revocations (default: DATA/revoked.jsonl)")
+    doors = argparse.ArgumentParser(add_help=False, parents=[revoked])
+    doors.add_argument("--auth-keys", type=Path, metavar="FILE", help="keys for tokens (JWKS or PEM): ask who comes")
+    doors.add_argument("--auth-audience", metavar="AUD", help="what tokens must say as aud")
+    doors.add_argument("--auth-issuer", metavar="ISS", help="what tokens must say as iss")
+    doors.add_argument("--insecure", action="store_true", default=None, help="serve others without asking who they are")
+    doors.add_argument(
+        "--origin", action="append", metavar="ORIGIN", help="web pages that may use this edge; * for all"
+    )
+    for name, what in (("cert", "certificate"), ("key", "key")):
+        doors.add_argument(f"--listen-tls-{name}", type=Path, metavar="FILE", help=f"TLS {what} (PEM): serve wss")
     edge = argparse.ArgumentParser(add_help=False)
     edge.add_argument("--edge", default=EDGE_URL, metavar="URL", help=f"the edge to ask (default: {EDGE_URL})")
     as_json = argparse.ArgumentParser(add_help=False)
@@ -91,14 +103,14 @@ def build_parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    serve = command("serve", _serve, "everything on one machine", node, disk, streams, broker, pins)
+    serve = command("serve", _serve, "everything on one machine", node, disk, streams, broker, pins, doors)
     serve.add_argument("--nats-listen", metavar="HOST:PORT", help="of the embedded server (default: 127.0.0.1:4222)")
     command("nats", _nats, "the embedded nats-server alone", disk, broker)
     command("leader", _leader, "merge and rebroadcast", node, nats, streams)
-    command("edge", _edge, "serve clients", node, disk, nats, streams, pins)
+    command("edge", _edge, "serve clients", node, disk, nats, streams, pins, doors)
     made = command("demo", _demo, "two edges, cut off, edited, joined again, equal")
     demo.add_arguments(made)
-    every = (node, disk, nats, streams, broker, pins, as_json)
+    every = (node, disk, nats, streams, broker, pins, doors, as_json)
     command("config", _config, "check the configuration and print it", *every)
     made = command("status", _status, "edges, leader, shards, outbox, documents at a glance", nats, as_json)
     made.add_argument("--edge", action="append", metavar="URL", help="also ask this edge directly (it may be cut off)")
@@ -118,6 +130,9 @@ def build_parser() -> argparse.ArgumentParser:
             made.add_argument("document", metavar="DOC")
             made.add_argument("--at-least", metavar="TOKEN", help="wait until the edge has come as far as this write")
             made.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="how long (default: 10)")
+    token_commands.add_commands(commands, [common], as_json)
+    made = command("revoke", _revoke, "take tokens back: their connections are closed", disk, revoked)
+    token_commands.add_revoke(made)
     made = command("replay", replay.run, "play an editing trace through real clients on real edges")
     replay.add_arguments(made)
     return parser
@@ -159,6 +174,10 @@ def _leader(options: argparse.Namespace) -> int:
 
 def _edge(options: argparse.Namespace) -> int:
     return _stay(_named(options, "edge"), daemons.run_edge)
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    return token_commands.run_revoke(options, _load(options))
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -5,19 +5,19 @@ Room: names, types, defaults, and all mistakes together. Nothing here starts any
 
 from __future__ import annotations
 
-import ipaddress
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sync.errors import ConfigError
 
 from .bus import BusConfig
+from .origin import check_origin, is_loopback
 
-__all__ = ["Address", "Config", "load_config", "parse_address"]
+__all__ = ["Address", "Config", "is_loopback", "load_config", "parse_address"]
 
 Address = tuple[str, int]
 
@@ -41,6 +41,21 @@ class Config(BaseSettings):
     """Directory of this node's files."""
     listen: str = "127.0.0.1:8787"
     """HOST:PORT for websockets and HTTP. Port 0: a free one."""
+    insecure: bool = False
+    """Listen beyond this machine without asking who comes."""
+    origin: Annotated[tuple[str, ...], NoDecode] = ()
+    """Web pages that may use this edge besides its own, as https://app.example.org; `*` for all. Comma-separated."""
+    auth_keys: Path | None = None
+    """Keys that verify tokens: a JWKS, or one public key as PEM. Given, everybody needs a token (docs/security.md)."""
+    auth_audience: str | None = None
+    """What tokens have to say as `aud`."""
+    auth_issuer: str | None = None
+    """What tokens have to say as `iss`."""
+    auth_revoked: Path | None = None
+    """Revoked tokens and subjects. Default: revoked.jsonl in `data`."""
+    listen_tls_cert: Path | None = None
+    """Certificate (PEM, with its chain) for `listen`: wss and https instead of ws and http."""
+    listen_tls_key: Path | None = None
     nats_listen: str = "127.0.0.1:4222"
     """HOST:PORT of the embedded nats-server."""
     nats: Annotated[tuple[str, ...], NoDecode] = ("nats://127.0.0.1:4222",)
@@ -69,7 +84,7 @@ class Config(BaseSettings):
         parse_address(value)
         return value
 
-    @field_validator("nats", "pin", mode="before")
+    @field_validator("nats", "pin", "origin", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -84,12 +99,27 @@ class Config(BaseSettings):
             raise ValueError("name at least one NATS server")
         return value
 
-    @field_validator("credentials", "tls_ca", "tls_cert", "tls_key")
+    @field_validator("origin")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_origin(one) for one in value)
+
+    @field_validator("credentials", "tls_ca", "tls_cert", "tls_key", "auth_keys", "listen_tls_cert", "listen_tls_key")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"{value} is no file that can be read")
         return value
+
+    @model_validator(mode="after")
+    def _together(self) -> Config:
+        if (self.listen_tls_cert is None) != (self.listen_tls_key is None):
+            raise ValueError("listen_tls_cert and listen_tls_key: one is no use without the other")
+        return self
+
+    @property
+    def revoked_path(self) -> Path:
+        return self.auth_revoked or self.data / "revoked.jsonl"
 
     @property
     def listen_address(self) -> Address:
@@ -159,12 +189,3 @@ def load_config(flags: dict[str, object], file: Path | None) -> Config:
         raise ConfigError("\n".join(mistakes)) from None
     finally:
         _TomlSource.path = None
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

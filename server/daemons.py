@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from sync.errors import BusError, SkerryError
+from sync.errors import BusError, ConfigError, SkerryError
 
 from . import status
+from .admission import Admission
 from .bus import Bus
 from .config import Config, is_loopback
 from .edge import EdgeDaemon, log
@@ -75,6 +76,9 @@ async def _leader(config: Config) -> AsyncIterator[LeaderDaemon]:
 
 @asynccontextmanager
 async def _edge(config: Config) -> AsyncIterator[tuple[EdgeDaemon, str]]:
+    admission = Admission(config)
+    if admission.required or admission.tls is not None or config.origin:
+        raise ConfigError("auth_keys, origin, listen_tls_*: not asked for at the gateway yet; leave them out")
     daemon = EdgeDaemon(config)
     daemon.bus.serve_ask(lambda question: status.answer_as_edge(daemon, question))
     gateway = Gateway(daemon, config.listen_address)

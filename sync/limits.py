@@ -9,6 +9,13 @@ DOCUMENT_ID_BYTES_MAX: Final = 256  # three times that, percent-encoded, stays f
 CONTEXT_TEXT_BYTES_MAX: Final = 256  # actor, causation, correlation, edge name: each is one NATS header
 REASON_BYTES_MAX: Final = 1024  # why the other end refuses: a sentence and a document id; longer ones are cut
 
+# --- who may ---------------------------------------------------------------------------------------------------------
+TOKEN_BYTES_MAX: Final = 8 * 1024  # a JWT with a hundred rules is 6 kB; also what a header may be long
+RULES_MAX: Final = 100  # in one token: each is tried at the opening of a document
+ADMIT_MS_MAX: Final = 5_000  # for a first message with a token; a browser sends it at once
+UNADMITTED_FRAME_BYTES_MAX: Final = 16 * 1024  # before that: a token, and nothing else is read
+CLOCK_SKEW_S: Final = 30  # between who makes tokens and an edge, for "not before" alone
+
 # --- what one client may send ----------------------------------------------------------------------------------------
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # a 5 MB paste and a day offline fit; a gigabyte does not
 STATE_VECTOR_CLIENTS_MAX: Final = 100_000  # about 1 MB of bytes; pycrdt allocates by the claimed count

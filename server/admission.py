@@ -1,0 +1,243 @@
+"""Who is let in, and for how long: the edge's key and revocation files, and the connections that live by them.
+
+Room: files, their changes, the wall clock. What a token means is `server.auth`; sockets are the gateway's. Everything
+happens on the event loop's thread; the files are small.
+
+1. A file that cannot be read when the edge starts stops it. One that cannot be read later changes nothing, and is named
+   in the log: half a list would let somebody in, or everybody out.
+2. A connection is closed within RECHECK_S of the moment in which a fresh one with its token would be refused.
+3. Nothing of a token, a subject or a key reaches the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+from sync.errors import ConfigError
+
+from .auth import EVERYTHING, Expected, Grant, Keys, Revoked, TokenRefused, parse_keys, parse_revoked, verify
+from .config import Config, is_loopback
+from .origin import origin_allowed
+
+__all__ = [
+    "CLOSE_EXPIRED",
+    "CLOSE_FORBIDDEN",
+    "CLOSE_NO_TOKEN",
+    "CLOSE_REVOKED",
+    "Admission",
+    "Admitted",
+    "Refusal",
+    "revoke",
+    "token_of",
+]
+
+log = logging.getLogger("skerry.auth")
+
+CLOSE_NO_TOKEN = 4401  # none, or none that holds: come back with another
+CLOSE_FORBIDDEN = 4403  # it holds, and does not grant this
+CLOSE_EXPIRED = 4419  # it did hold: come back with a new one
+CLOSE_REVOKED = 4423  # it was taken back, or its key was
+RECHECK_S = 1.0  # files and live connections
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Instead of an upgrade: an HTTP status, and why."""
+
+    status: HTTPStatus
+    reason: str
+
+
+class Admitted:
+    """One live connection and what it may. `close(code, reason)` is called at most once, when that has ended."""
+
+    __slots__ = ("_close", "grant")
+
+    def __init__(self, grant: Grant, close: Callable[[int, str], None]) -> None:
+        self.grant = grant
+        self._close = close
+
+    def end(self, code: int, reason: str) -> None:
+        self._close(code, reason)
+
+
+class Admission:
+    """`open`, then `run()` beside the gateway. Without keys everybody may everything, and nothing is watched."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises ConfigError: no keys though others can reach the edge, or files that cannot be read (rule 1)."""
+        self._config = config
+        self.required = config.auth_keys is not None
+        self._loopback = is_loopback(config.listen_address[0])
+        if not self.required and not self._loopback and not config.insecure:
+            raise ConfigError(
+                f"listen: {config.listen} can be reached from elsewhere, and nobody is asked who they are; give"
+                " --auth-keys FILE (`skerry token key` makes one), or --insecure where that is meant"
+            )
+        self._expected = Expected(config.auth_audience, config.auth_issuer)
+        self._keys = Keys()
+        self._revoked = Revoked()
+        self._seen: dict[Path, tuple[int, int, int] | None] = {}
+        self._live: dict[int, Admitted] = {}
+        self._read()
+        self.tls = self._tls()
+
+    # --- coming in ---------------------------------------------------------------------------------------------------
+    def origin(self, headers: Mapping[str, str]) -> Refusal | None:
+        """Browsers say which page asks; a foreign one is turned away before anything else."""
+        why = origin_allowed(
+            headers.get("Origin"),
+            headers.get("Host"),
+            self._config.origin,
+            loopback=self._loopback,
+            tokens=self.required,
+        )
+        return None if why is None else Refusal(HTTPStatus.FORBIDDEN, why)
+
+    def grant(self, token: str | None) -> Grant:
+        """What this token allows at this moment. Raises TokenRefused."""
+        if not self.required:
+            return EVERYTHING
+        if not token:
+            raise TokenRefused("no token; send one as ?token=…, as Authorization: Bearer …, or in the first message")
+        grant = verify(token, self._keys, time.time(), self._expected)
+        if self._revoked.holds(grant):
+            raise TokenRefused("token: revoked; ask for a new one")
+        return grant
+
+    def admit(self, grant: Grant, close: Callable[[int, str], None]) -> Admitted:
+        """From now on `close` is called when the grant ends; until `leave`."""
+        admitted = Admitted(grant, close)
+        if self.required:
+            self._live[id(admitted)] = admitted
+        return admitted
+
+    def leave(self, admitted: Admitted) -> None:
+        self._live.pop(id(admitted), None)
+
+    # --- time and files ----------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await asyncio.sleep(RECHECK_S)
+            self.check()
+
+    def check(self) -> None:
+        """Files that have changed, then whose time is over."""
+        if self._changed():
+            self.reload()
+        now_s = time.time()
+        fingerprints = self._keys.fingerprints
+        for key, admitted in list(self._live.items()):
+            grant = admitted.grant
+            if now_s >= grant.expires_s:
+                code, reason = CLOSE_EXPIRED, "the token has expired; connect again with a new one"
+            elif self._revoked.holds(grant):
+                code, reason = CLOSE_REVOKED, "the token was revoked; ask for a new one"
+            elif grant.key not in fingerprints:
+                code, reason = CLOSE_REVOKED, "the key of this token was taken back; ask for a new token"
+            else:
+                continue
+            del self._live[key]
+            log.info("grant_ended code=%d", code)
+            admitted.end(code, reason)
+
+    def reload(self) -> None:
+        """Read keys, revocations and the certificate again (also on SIGHUP)."""
+        try:
+            self._read()
+            if self.tls is not None:
+                assert self._config.listen_tls_cert is not None
+                self.tls.load_cert_chain(self._config.listen_tls_cert, self._config.listen_tls_key)
+        except (ConfigError, OSError) as error:
+            log.error("auth_files_unread detail=%r", str(error))
+        else:
+            log.info("auth_files_read keys=%d", len(self._keys.all))
+
+    def _files(self) -> list[Path]:
+        config = self._config
+        found = [config.auth_keys, config.listen_tls_cert, config.listen_tls_key]
+        return [path for path in found if path is not None] + ([config.revoked_path] if self.required else [])
+
+    def _changed(self) -> bool:
+        return any(_stamp(path) != self._seen.get(path) for path in self._files())
+
+    def _read(self) -> None:
+        """All or nothing. Raises ConfigError."""
+        config = self._config
+        self._seen = {path: _stamp(path) for path in self._files()}  # before reading: a change meanwhile is seen next
+        if config.auth_keys is None:
+            return
+        keys = _parsed(config.auth_keys, lambda data: parse_keys(data))
+        revoked = Revoked()
+        if config.revoked_path.exists():
+            revoked = _parsed(config.revoked_path, lambda data: parse_revoked(data.decode("utf-8").splitlines()))
+        elif config.auth_revoked is not None:
+            raise ConfigError(f"{config.auth_revoked}: no such file; an empty one revokes nothing")
+        self._keys, self._revoked = keys, revoked
+
+    def _tls(self) -> ssl.SSLContext | None:
+        cert, key = self._config.listen_tls_cert, self._config.listen_tls_key
+        if cert is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(cert, key)
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigError(f"listen_tls_cert: {cert} and its key do not load ({error.strerror or error})") from None
+        return context
+
+
+def token_of(path: str, headers: Mapping[str, str]) -> str | None:
+    """Of the `Authorization` header, or of `?token=`. None: neither is there."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    query = urlsplit(path).query
+    if "token=" not in query:
+        return None
+    return parse_qs(query).get("token", [""])[0]
+
+
+def revoke(path: Path, revocation: Mapping[str, object]) -> None:
+    """Add a line to the file; every edge that reads it closes what it means. Raises ConfigError."""
+    line = json.dumps(revocation, ensure_ascii=False)
+    parse_revoked([line])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        old = path.read_bytes() if path.exists() else b""
+        with open(path, "ab") as file:
+            file.write((b"" if not old or old.endswith(b"\n") else b"\n") + line.encode("utf-8") + b"\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; name a file that can be written") from None
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _parsed(path: Path, parse: Callable[[bytes], T]) -> T:
+    try:
+        return parse(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; name a file that can be read") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
