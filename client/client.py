@@ -26,7 +26,7 @@ from sync.limits import CHANNELS_MAX
 
 from .document import OpenDocument, ReadOnly, SessionClosed
 from .events import Event, Feed, Offline, Online, Refused, StoreFailed, Stream
-from .link import SILENCE_S, Link, check_addresses
+from .link import SILENCE_S, Link, Token, check_addresses
 from .store import Store, Writes
 
 __all__ = ["Session", "Unreachable", "connect"]
@@ -47,21 +47,31 @@ def connect(
     namespace: str = "skerry",
     actor: str = "",
     silence_s: float = SILENCE_S,
+    token: Token | None = None,
 ) -> Session:
     """A session with the edges at these addresses (`ws://host:port`), tried in turn; none: offline.
 
     `store`: path of this program's own SQLite file, made where there is none. `actor`: who edits, unless an edit says
-    otherwise. `silence_s`: an edge that is silent so long is asked, and left after as long again.
+    otherwise. `silence_s`: an edge that is silent so long is asked, and left after as long again. `token`: shown to
+    edges that ask who comes (docs/security.md); a function is called at each connecting, and may be async.
     Raises InvalidAddress.
     """
     listed = [addresses] if isinstance(addresses, str) else list(addresses)
-    return Session(check_addresses(listed), Path(store), namespace, actor, silence_s)
+    return Session(check_addresses(listed), Path(store), namespace, actor, silence_s, token)
 
 
 class Session:
     """`async with` it, or `await session.start()` and `await session.close()`."""
 
-    def __init__(self, addresses: list[str], path: Path, namespace: str, actor: str, silence_s: float) -> None:
+    def __init__(
+        self,
+        addresses: list[str],
+        path: Path,
+        namespace: str,
+        actor: str,
+        silence_s: float,
+        token: Token | None = None,
+    ) -> None:
         """Use `connect`."""
         self.namespace = namespace
         self.actor = actor
@@ -70,6 +80,7 @@ class Session:
         self._path = path
         self._addresses = addresses
         self._silence_s = silence_s
+        self._token = token
         self._link: Link
         self._documents: dict[DocId, OpenDocument] = {}
         self._background: set[DocId] = set()
@@ -87,7 +98,7 @@ class Session:
         self.store = Store.open(self._path, self.namespace)
         self.origin = Origin(secrets.randbits(53))  # never used before: a copied store is safe
         self._link = Link(
-            self._addresses, self.namespace, self._documents, self._told, self.now_ms, silence_s=self._silence_s
+            self._addresses, self.namespace, self._documents, self._told, self.now_ms, self._silence_s, self._token
         )
         self._running = True
         self._open_background()

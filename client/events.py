@@ -17,7 +17,19 @@ from sync.ids import DocId, Dot, Version
 
 from .store import Progress
 
-__all__ = ["Change", "Event", "Feed", "Offline", "Online", "Refused", "Safer", "Status", "StoreFailed", "Stream"]
+__all__ = [
+    "Change",
+    "Denied",
+    "Event",
+    "Feed",
+    "Offline",
+    "Online",
+    "Refused",
+    "Safer",
+    "Status",
+    "StoreFailed",
+    "Stream",
+]
 
 STREAM_COUNT_MAX: Final = 10_000  # not read by the program: a burst of a day offline fits, a forgotten reader does not
 
@@ -66,7 +78,17 @@ class StoreFailed:
     reason: str
 
 
-Event = Online | Offline | Safer | Refused | StoreFailed
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The edge does not take this session's token (any more). Connecting goes on, and asks for the token again."""
+
+    address: str
+    code: int
+    """4401 no token that holds, 4403 it does not grant this, 4419 expired, 4423 revoked."""
+    reason: str
+
+
+Event = Online | Offline | Safer | Refused | Denied | StoreFailed
 
 
 @dataclass(frozen=True, slots=True)

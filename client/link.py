@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, TypeAlias
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
@@ -23,18 +23,22 @@ from sync.limits import FRAME_BYTES_MAX, LOADING_FRAMES_MAX, RETRY_MS_MAX, RETRY
 
 from .channel import Channel
 from .document import OpenDocument
-from .events import Event, Offline, Online, Refused
+from .events import Denied, Event, Offline, Online, Refused
 
-__all__ = ["InvalidAddress", "Link", "check_addresses"]
+__all__ = ["InvalidAddress", "Link", "Token", "check_addresses"]
 
 OPEN_S_MAX: Final = 5.0  # connecting, and the edge's first message
 SILENCE_S: Final = 10.0  # then a ping; as long again without an answer, and the edge counts as gone
 STEADY_S: Final = 5.0  # a connection that lasts so long ends the backing off
+_DENIED: Final = (4401, 4403, 4419, 4423)  # docs/security.md: the token, not the network
 _BURST: Final = 32  # frames taken in before others have their turn
 
 
 class InvalidAddress(InvalidInput):
     """Not the address of an edge."""
+
+
+Token: TypeAlias = str | Callable[[], str | Awaitable[str]]
 
 
 def check_addresses(addresses: Iterable[str]) -> list[str]:
@@ -61,6 +65,7 @@ class Link:
         tell: Callable[[Event], None],
         now_ms: Callable[[], int],
         silence_s: float = SILENCE_S,
+        token: Token | None = None,
     ) -> None:
         self.addresses = check_addresses(addresses)
         self.address = ""
@@ -73,6 +78,7 @@ class Link:
         self._tell = tell
         self._now_ms = now_ms
         self._silence_s = silence_s
+        self._token = token
         self._socket: ClientConnection | None = None
         self._channels: dict[int, Channel] = {}
         self._by_doc: dict[DocId, Channel] = {}
@@ -188,6 +194,7 @@ class Link:
         try:
             async with connect(
                 address,
+                additional_headers=await self._credentials(),
                 subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
                 compression=None,  # updates are small, and it costs memory (FACTS.md 3.1)
                 max_size=FRAME_BYTES_MAX,
@@ -203,11 +210,24 @@ class Link:
         except ConnectionClosed as error:
             close = error.rcvd
             self.why = f"{address}: closed ({close.code} {close.reason})" if close else f"{address}: {error}"
+            if close is not None and close.code in _DENIED:
+                self._tell(Denied(address, close.code, close.reason))
         except (OSError, WebSocketException, TimeoutError, SkerryError) as error:
             self.why = f"{address}: {str(error) or 'no answer'}"
         finally:
             self.why = self._dropped or self.why
             self._end(was_up)
+
+    async def _credentials(self) -> dict[str, str]:
+        """What an edge is told of who this is. Raises SkerryError where the program has no token now: tried again."""
+        token = self._token
+        if callable(token):
+            try:
+                asked = token()
+                token = asked if isinstance(asked, str) else await asked
+            except Exception as error:
+                raise SkerryError(f"no token: {error!r}; it is asked for again") from error
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     async def _hello(self, socket: ClientConnection) -> extension.Hello:
         if socket.subprotocol != wire.SUBPROTOCOL:

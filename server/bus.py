@@ -38,6 +38,7 @@ from sync.limits import MESSAGE_HEADROOM_BYTES
 
 from . import log_reader, sync_parts
 from .link_keeper import BusConfig, BusState, LinkKeeper, Witness
+from .log import named, scrubbed
 from .log_reader import Delivered, LogConsumer
 from .log_writer import Done, LogWriter
 from .nats_link import Handler, NatsLink
@@ -252,7 +253,7 @@ class Bus:
                     if attempt == 2 or session is not self._session:
                         raise
         except BusError as error:
-            log.error("reject_not_kept doc=%r version=%s detail=%r", doc, version, str(error))
+            log.error("reject_not_kept doc=%s version=%s detail=%r", named(doc), version, scrubbed(str(error), doc))
 
     # --- following ---------------------------------------------------------------------------------------------------
     def follow(self, doc: DocId) -> None:
@@ -333,7 +334,7 @@ class Bus:
         try:
             await sync_parts.send_answer(session, reply, answer)
         except BusError as error:
-            log.info("sync_answer_lost doc=%r detail=%r", answer.doc, str(error))
+            log.info("sync_answer_lost doc=%s detail=%r", named(answer.doc), scrubbed(str(error), answer.doc))
 
     async def ask_all(self, question: Mapping[str, object], wait_s: float) -> list[JsonObject]:
         """What every node answers to an operator's question, until nobody answered for `wait_s`. Raises BusError."""

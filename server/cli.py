@@ -23,7 +23,7 @@ from sync.errors import SkerryError
 from . import daemons, demo, replay, status, token_commands
 from .config import Config, load_config
 from .http_client import EDGE_URL, get_json_now
-from .log import set_up_logging
+from .log import named, set_up_logging
 
 __all__ = ["build_parser", "main"]
 
@@ -126,7 +126,9 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         made = doc_commands.add_parser(name, help=text, description=text, parents=[common, edge, as_json])
         made.set_defaults(run=run)
-        if name != "ls":
+        if name == "ls":
+            made.add_argument("--hash", action="store_true", help="how the logs name each document")
+        else:
             made.add_argument("document", metavar="DOC")
             made.add_argument("--at-least", metavar="TOKEN", help="wait until the edge has come as far as this write")
             made.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="how long (default: 10)")
@@ -201,6 +203,10 @@ def _config(options: argparse.Namespace) -> int:
 
 def _doc_ls(options: argparse.Namespace) -> int:
     docs = get_json_now(options.edge, "/docs")["docs"]
+    if options.hash:
+        hashes = {doc: named(doc) for doc in docs}
+        print(json.dumps(hashes) if options.json else "\n".join(f"{name} {doc}" for doc, name in hashes.items()))
+        return 0
     print(json.dumps(docs) if options.json else "\n".join(docs))
     return 0
 

@@ -48,7 +48,7 @@ from sync.token import decode_token
 
 from .bus import Bus
 from .config import Config
-from .log import report
+from .log import named, report, scrubbed
 from .store import SQLiteStore
 from .tasks import Tasks
 
@@ -194,11 +194,11 @@ class EdgeDaemon:
             self._in(self._reader, lambda: self.store.set_meta(WITNESS, f"{version} {dot} {doc}"), lambda _: None)
 
     # --- clients -----------------------------------------------------------------------------------------------------
-    def opened(self, connection: Connection, doc: DocId, extended: bool = False) -> ConnId:
+    def opened(self, connection: Connection, doc: DocId, extended: bool = False, read_only: bool = False) -> ConnId:
         self._next_conn += 1
         conn = ConnId(self._next_conn)
         self.connections[conn] = connection
-        self._do(self.machine.opened(conn, doc, now_ms(), extended))
+        self._do(self.machine.opened(conn, doc, now_ms(), extended, read_only))
         return conn
 
     def received(self, conn: ConnId, frame: bytes) -> None:
@@ -284,7 +284,7 @@ class EdgeDaemon:
         try:
             answer = await self.bus.ask_sync(ask, shard_of(ask.doc, self.bus.shards or 1))
         except BusError as error:
-            log.debug("sync_failed doc=%r detail=%r", ask.doc, str(error))
+            log.debug("sync_failed doc=%s detail=%r", named(ask.doc), scrubbed(str(error), ask.doc))
             self._do(self.machine.sync_failed(ask.doc, ask.ask, now_ms()))
         else:
             self._do(self.machine.sync_answered(answer, now_ms()))
@@ -296,7 +296,7 @@ class EdgeDaemon:
             after = snapshot.version.seq if snapshot is not None and fits else 0
             entries = await self.bus.read_log(doc, after, None)
         except BusError as error:
-            log.debug("log_unread doc=%r detail=%r", doc, str(error))
+            log.debug("log_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
             self._do(self.machine.log_failed(doc, now_ms()))
         else:
             self._do(self.machine.logged(doc, snapshot, entries, now_ms()))
@@ -409,7 +409,7 @@ class EdgeDaemon:
         """
         decode_token(token, self.config.namespace, doc)
         waiting = _Waiting(self._loop.create_future())
-        conn = self.opened(waiting, doc, extended=True)
+        conn = self.opened(waiting, doc, extended=True, read_only=True)
         try:
             self.received(conn, extension.encode(extension.Await(1, token, wait_ms)))
             reached = await asyncio.wait_for(waiting.reached, wait_ms / 1000 + 5)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 
-from sync.change import Beacon, Merged, RepairAsk, SyncAnswer, SyncAsk
+from sync.change import Beacon, Merged, RepairAsk, SyncAnswer, SyncAsk, Unreadable
 from sync.errors import BusError
 from sync.ids import ORIGIN_MAX, DocId, Origin, Version, shard_of
 from sync.leader import Delivery, Leader, LeaderSettings, LeaderStep
@@ -32,7 +32,7 @@ from .bus import Bus, LogConsumer
 from .config import Config
 from .edge import now_ms
 from .lease import Lease
-from .log import report
+from .log import named, report, scrubbed
 from .streams import api, place_of
 from .tasks import Tasks
 
@@ -195,10 +195,11 @@ class LeaderDaemon:
             case Publish():
                 self._publish(self.machine, effect)
             case AskRepair(ask):
-                log.info("repair_asked doc=%r missing=%d", ask.doc, len(ask.missing))
+                log.info("repair_asked doc=%s missing=%d", named(ask.doc), len(ask.missing))
                 self.bus.ask_repair(ask)
             case Reject(entry, reason):
-                log.warning("change_rejected version=%s reason=%r", entry.version, reason)
+                doc = entry.doc if isinstance(entry, Unreadable) else entry.change.doc
+                log.warning("change_rejected version=%s reason=%r", entry.version, scrubbed(reason, doc))
                 self.bus.reject(entry, reason)
             case Report():
                 report(log, effect)
@@ -228,7 +229,7 @@ class LeaderDaemon:
             after = snapshot.version.seq if snapshot is not None and fits else 0
             entries = await self.bus.read_log(doc, after, before)
         except BusError as error:
-            log.info("log_unread doc=%r detail=%r", doc, str(error))
+            log.info("log_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
             step = machine.log_failed(doc, now_ms())
         else:
             step = machine.logged(doc, snapshot, entries, now_ms())
@@ -236,11 +237,12 @@ class LeaderDaemon:
             self._do(step)
 
     async def _store_snapshot(self, effect: StoreSnapshot) -> None:
+        doc = effect.snapshot.doc
         try:
             stored = await self.bus.store_snapshot(effect.snapshot)
-            log.info("snapshot doc=%r version=%s stored=%s", effect.snapshot.doc, effect.snapshot.version, stored)
+            log.info("snapshot doc=%s version=%s stored=%s", named(doc), effect.snapshot.version, stored)
         except BusError as error:
-            log.warning("snapshot_failed doc=%r detail=%r", effect.snapshot.doc, str(error))
+            log.warning("snapshot_failed doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
 
     def _sync_asked(self, ask: SyncAsk, reply: str) -> None:
         self._do(self.machine.sync_asked(ask, shard_of(ask.doc, self.bus.shards or 1), reply, now_ms()))

@@ -25,6 +25,7 @@ from sync.errors import BusError, BusRefused, BusUnreachable, StreamDiffers
 from sync.ids import DocId, Dot, Version, shard_of
 from sync.limits import RETRY_MS_MIN
 
+from .log import named
 from .nats_link import LinkOptions, NatsLink
 from .session import Session
 from .streams import Layout, LogState, ensure_streams, message_headers, raise_epoch, read_log_state
@@ -213,7 +214,7 @@ class LinkKeeper:
             if version.epoch != state.epoch:
                 intact = False
             elif not await self._still_there(link, state, version, doc, dot):
-                log.error("log_rolled_back epoch=%x seq=%d doc=%r", version.epoch, version.seq, doc)
+                log.error("log_rolled_back epoch=%x seq=%d doc=%s", version.epoch, version.seq, named(doc))
                 epoch = await raise_epoch(link, self._layout)
                 state = replace(state, epoch=epoch)
                 intact = False

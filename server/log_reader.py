@@ -25,6 +25,7 @@ from sync.headers import decode_change, decode_snapshot, encode_snapshot, parse_
 from sync.ids import DocId, Version, from_subject_token, shard_of
 from sync.limits import MESSAGE_HEADROOM_BYTES
 
+from .log import named, scrubbed
 from .session import OBJECT_HEADER, ObjectMissing, Session, StoredMessage
 from .streams import ApiError, api, place_of, subjects_of, total_of
 
@@ -108,7 +109,7 @@ async def load_snapshot(session: Session, doc: DocId) -> Snapshot | None:
     try:
         return decode_snapshot(doc, message.headers, await session.payload(message.headers, message.data))
     except (InvalidInput, ObjectMissing) as error:
-        log.warning("bus_snapshot_unreadable doc=%r detail=%r", doc, str(error))
+        log.warning("bus_snapshot_unreadable doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
         return None
 
 
@@ -136,7 +137,7 @@ async def store_snapshot(session: Session, snapshot: Snapshot) -> bool:
     except BusUnreachable:
         raise
     except BusError as error:
-        log.info("bus_snapshot_race doc=%r detail=%r", snapshot.doc, str(error))
+        log.info("bus_snapshot_race doc=%s detail=%r", named(snapshot.doc), scrubbed(str(error), snapshot.doc))
         return False
     if old is not None and (gone := old.headers.get(OBJECT_HEADER)) and gone != headers.get(OBJECT_HEADER):
         await session.delete_object(gone)

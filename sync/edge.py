@@ -87,10 +87,12 @@ class Edge:
         return any(fnmatchcase(doc, pin) for pin in self.settings.pins)
 
     # --- clients, store, presence: the lower half --------------------------------------------------------------------
-    def opened(self, conn: ConnId, doc: DocId, now_ms: int, extended: bool = False) -> EdgeStep:
+    def opened(
+        self, conn: ConnId, doc: DocId, now_ms: int, extended: bool = False, read_only: bool = False
+    ) -> EdgeStep:
         """A client opened a document; `extended`: on a channel of the extension. Its frames follow."""
         out: Out = []
-        self._serving.opened(conn, doc, extended, now_ms, out)
+        self._serving.opened(conn, doc, extended, now_ms, out, read_only)
         return Step(tuple(out))
 
     def received(self, conn: ConnId, frame: bytes, now_ms: int) -> EdgeStep:

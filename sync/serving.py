@@ -11,6 +11,7 @@ Invariants:
 3. A document is read from the store only when nothing of it is on its way there.
 4. Bad bytes close the connection that sent them and touch nothing else. After a panic the document is thrown away and
    taken from the store again; who sent the update that broke it is found by trying them one by one (law 9).
+5. What a connection sends that may only read changes nothing, whatever message carries it. Presence passes.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ CLOSE_BAD_UPDATE = 4422
 CLOSE_LIMIT = 4429
 CLOSE_CANNOT_STORE = 4507
 
+_READ_ONLY = wire.encode(wire.PermissionDenied("read-only: this token may not change this document"))
 Out = list[EdgeEffect]
 
 
@@ -71,14 +73,17 @@ class Serving:
         """Set by the upper half: whether presence leaves the edge, and whether a first open waits."""
         self.hosted: dict[DocId, Hosted] = {}
         self._conns: dict[ConnId, DocId] = {}
+        self._read_only: set[ConnId] = set()
         self._dirty: dict[DocId, None] = {}
         self.writing = Writing(name, origin)
         self._tickets: dict[int, tuple[Flushed, ...]] = {}
 
     # --- clients -----------------------------------------------------------------------------------------------------
-    def opened(self, conn: ConnId, doc: DocId, extended: bool, now_ms: int, out: Out) -> None:
+    def opened(self, conn: ConnId, doc: DocId, extended: bool, now_ms: int, out: Out, read_only: bool = False) -> None:
         host = self.host(doc, now_ms, out)
         self._conns[conn] = doc
+        if read_only:
+            self._read_only.add(conn)
         host.conns[conn] = None
         if extended:
             host.tracking.conns[conn] = None
@@ -110,6 +115,7 @@ class Serving:
         doc = self._conns.pop(conn, None)
         if doc is None:
             return
+        self._read_only.discard(conn)
         host = self.hosted[doc]
         host.conns.pop(conn, None)
         host.tracking.left(conn)
@@ -128,8 +134,8 @@ class Serving:
                 self._send_presence(host.presence.corrections(entries), (conn,), out)
             case wire.QueryAwareness():
                 self._send_states(host, conn, out)
-            case wire.PermissionDenied():
-                pass  # a client has nothing to deny; harmless
+            case wire.PermissionDenied() | wire.Authenticate():
+                pass  # a client has nothing to deny, and who it is was settled before; harmless
             case _ if host.replica is None:
                 if len(host.queued) >= limits.LOADING_FRAMES_MAX:
                     count = len(host.queued) + 1
@@ -141,6 +147,8 @@ class Serving:
                     self._answer(host, conn, state_vector, out)
                 else:
                     host.asked.append((conn, state_vector))
+            case (wire.Update() | wire.SyncStep2() | extension.Edit()) as writing if conn in self._read_only:
+                self._refuse_writing(host, conn, writing, out)
             case wire.SyncStep2(update):
                 self._client_update(host, conn, update, now_ms)
             case wire.Update(update):
@@ -153,6 +161,22 @@ class Serving:
                 self._await(host, conn, wish, now_ms)
             case _:
                 raise InvalidFrame("frame: only an edge says this; send edits, questions and awareness")
+
+    def _refuse_writing(
+        self, host: Hosted, conn: ConnId, message: wire.Update | wire.SyncStep2 | extension.Edit, out: Out
+    ) -> None:
+        """Invariant 5. The connection stays: a stock client answers each step 1, with nothing new too, and reads on."""
+        assert host.replica is not None
+        seen = host.replica.judge(check_update(message.update)).verdict is Verdict.SEEN
+        if not isinstance(message, extension.Edit):
+            if not seen:
+                out.append(Send((conn,), _READ_ONLY))
+        elif message.dot in host.replica.dots:  # made while it was allowed, and sent again: told how safe it is
+            host.tracking.repeated(conn, message.dot)
+            self._echo_when_safe(host, out)
+            self.tell_when_merged(host, out)
+        else:
+            out.append(Send((conn,), _READ_ONLY))  # also where all of it is here: its name would be a change
 
     def _edit(self, host: Hosted, conn: ConnId, edit: extension.Edit, now_ms: int, out: Out) -> None:
         """An update with a name. A repeat takes effect once, and is told how safe it is."""

@@ -17,6 +17,7 @@ from .limits import FRAME_BYTES_MAX
 __all__ = [
     "EXTENSION_TYPE_MIN",
     "SUBPROTOCOL",
+    "Authenticate",
     "AwarenessUpdate",
     "Message",
     "PermissionDenied",
@@ -63,12 +64,20 @@ class PermissionDenied:
     reason: str
 
 
-Message = SyncStep1 | SyncStep2 | Update | AwarenessUpdate | QueryAwareness | PermissionDenied
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """The first message of a client that could not put its token into the request (docs/security.md); ours, and
+    harmless where nobody is asked: the auth message of y-protocols with a number that it does not use."""
+
+    token: str
+
+
+Message = SyncStep1 | SyncStep2 | Update | AwarenessUpdate | QueryAwareness | PermissionDenied | Authenticate
 
 # Numbers of y-protocols: the message type, and behind sync and auth a second one.
 _SYNC, _AWARENESS, _AUTH, _QUERY_AWARENESS = 0, 1, 2, 3
 _STEP1, _STEP2, _UPDATE = 0, 1, 2
-_PERMISSION_DENIED = 0
+_PERMISSION_DENIED, _AUTHENTICATE = 0, 1
 _NUMBER_MAX = 2**31 - 1  # no type or length of a frame is larger
 
 # --- the skerry extension ---------------------------------------------------------------------------------------------
@@ -116,12 +125,13 @@ def _decode(frame: bytes) -> Message:
         return QueryAwareness()
     if kind == _AUTH:
         what, pos = read_var_uint(frame, pos, _NUMBER_MAX)
-        if what != _PERMISSION_DENIED:
-            raise InvalidFrame(f"frame: unknown auth message {what}; this end speaks 0")
+        if what not in (_PERMISSION_DENIED, _AUTHENTICATE):
+            raise InvalidFrame(f"frame: unknown auth message {what}; this end speaks 0 and 1")
         try:
-            return PermissionDenied(_rest(frame, pos).decode("utf-8"))
+            text = _rest(frame, pos).decode("utf-8")
         except UnicodeDecodeError:
-            raise InvalidFrame("frame: the reason of an auth message is not UTF-8; send it as UTF-8") from None
+            raise InvalidFrame("frame: the text of an auth message is not UTF-8; send it as UTF-8") from None
+        return PermissionDenied(text) if what == _PERMISSION_DENIED else Authenticate(text)
     if kind >= EXTENSION_TYPE_MIN:
         raise InvalidFrame(f"frame: type {kind} needs the subprotocol {SUBPROTOCOL}, which is not negotiated here")
     raise InvalidFrame(f"frame: unknown message type {kind}; this end speaks 0 to 3")
@@ -153,6 +163,8 @@ def encode(message: Message) -> bytes:
             return b"\x03"
         case PermissionDenied(reason):
             return _framed(b"\x02\x00", reason.encode("utf-8"))
+        case Authenticate(token):
+            return _framed(b"\x02\x01", token.encode("utf-8"))
 
 
 _ONE_BYTE = tuple(bytes((n,)) for n in range(0x80))

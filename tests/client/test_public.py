@@ -9,6 +9,7 @@ def test_the_public_surface_is_this() -> None:
     assert client.__all__ == [
         "Awareness",
         "Change",
+        "Denied",
         "Event",
         "History",
         "InvalidAddress",

@@ -219,6 +219,7 @@ def test_a_bomb_of_nested_json_is_refused() -> None:
         (json.dumps({"keys": [MADE["EdDSA"][1]] * 2}).encode(), "kid"),
         (b"-----BEGIN PUBLIC KEY-----\nnonsense\n-----END PUBLIC KEY-----\n", "PEM"),
     ],
+    ids=range(12),  # fresh keys would give every worker other names
 )
 def test_keys_that_cannot_be_used_are_refused_with_the_reason(data: bytes, said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -13,6 +13,7 @@ from sync import wire
 from sync.errors import InvalidFrame
 from sync.limits import FRAME_BYTES_MAX
 from sync.wire import (
+    Authenticate,
     AwarenessUpdate,
     Message,
     PermissionDenied,
@@ -34,6 +35,7 @@ MESSAGES: dict[str, Message] = {
     "update, length of two bytes": Update(b"\x09" * 200),
     "awareness": AwarenessUpdate(b"\x01\x05\x03\x02{}"),
     "query awareness": QueryAwareness(),
+    "authenticate": Authenticate("a.b.c"),
     "permission denied": PermissionDenied("nein, Jürgen 🏝"),
 }
 
@@ -53,6 +55,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Update, st.binary(max_size=400)),
     st.builds(AwarenessUpdate, st.binary()),
     st.just(QueryAwareness()),
+    st.builds(Authenticate, st.text(st.characters(codec="utf-8"))),
     st.builds(PermissionDenied, st.text(st.characters(codec="utf-8"))),
 )
 
@@ -128,7 +131,7 @@ def test_a_claimed_length_is_the_length(claimed: int, wrong_by: int) -> None:
         (b"\x00\x02" + b"\xff" * 9 + b"\x01", "number over"),
         (b"\x00\x02\x82\x00\x00\x00", "longer than needed"),
         (b"\x00\x03\x00", "unknown sync message 3"),
-        (b"\x02\x01\x00", "unknown auth message 1"),
+        (b"\x02\x02\x00", "unknown auth message 2"),
         (b"\x02\x00\x01\xff", "not UTF-8"),
         (b"\x04", "unknown message type 4"),
         (b"\x64\x00", "needs the subprotocol skerry.v1"),
