@@ -1,36 +1,35 @@
 """The websocket endpoint: one connection per client and document, at `ws://host:port/<document id>`.
 
-Room: the library `websockets` on one side, the edge daemon on the other. Bytes pass through unread; plain GETs on the
-same port go to `server.http`.
+Room: `server.websocket` on one side, the edge daemon on the other. Bytes pass through unread; plain GETs on the same
+port go to `server.http`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
-from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from sync import extension
 from sync.errors import InvalidDocumentId, InvalidInput, LimitReached, SkerryError
 from sync.ids import ConnId, DocId, parse_document_id
-from sync.limits import CHANNELS_MAX, FRAME_BYTES_MAX, READER_BYTES_MAX
+from sync.limits import CHANNELS_MAX
 from sync.serving import CLOSE_BAD_FRAME
 from sync.wire import SUBPROTOCOL
 
 from . import http
 from .config import Address, is_loopback
 from .edge import EdgeDaemon
+from .websocket import Socket, packed
 
 __all__ = ["OPERATOR", "Gateway"]
 
@@ -41,35 +40,25 @@ OPERATOR = Subprotocol("skerry.operator.v1")
 """What an operator on the same machine may ask of this edge, as JSON texts (docs/protocol.md)."""
 CLOSE_BAD_PATH = 4404
 _CLOSE_CHANNEL = extension.encode(extension.CloseChannel(1000, ""))[:1]
-CLOSE_TOO_SLOW = 4408
+TICK_S: Final = 5.0  # between two looks for silent connections
+ACCEPT_BACKLOG: Final = 1024  # connections that the kernel holds until they are accepted: an office after a power cut
 
 
 class Client:
     """One connection towards the daemon (`server.edge.Connection`)."""
 
-    def __init__(self, socket: ServerConnection) -> None:
+    def __init__(self, socket: Socket, pack: Callable[[bytes], bytes]) -> None:
         self._socket = socket
-        self._closing: asyncio.Task[None] | None = None
+        self._pack = pack
 
     def send(self, frame: bytes) -> None:
-        """Written to the transport at once. A reader that lets READER_BYTES_MAX pile up is closed: law 8."""
-        if self._closing is not None or self._socket.state is not State.OPEN:
-            return
-        if self._socket.transport.get_write_buffer_size() > READER_BYTES_MAX:
-            log.warning("client_too_slow buffered=%d", self._socket.transport.get_write_buffer_size())
-            self._socket.transport.abort()  # a close frame would wait behind what is not read
-            return
-        self._socket.protocol.send_binary(frame)
-        self._socket.send_data()
+        """Written to the transport at once."""
+        waiting = self._socket.send(self._pack(frame))
+        if waiting:
+            log.warning("client_too_slow buffered=%d", waiting)
 
     def close(self, code: int, reason: str) -> None:
-        if self._closing is None:
-            short = reason.encode("utf-8")[:120].decode("utf-8", "ignore")
-            self._closing = asyncio.get_running_loop().create_task(self._close(code, short))
-
-    async def _close(self, code: int, reason: str) -> None:
-        with contextlib.suppress(ConnectionClosed, OSError):
-            await self._socket.close(code, reason)
+        self._socket.close(code, reason)
 
 
 class Channel:
@@ -90,27 +79,24 @@ class Channel:
 
 
 class Gateway:
+    """Listens, and is the `Listener` of its sockets."""
+
     def __init__(self, daemon: EdgeDaemon, address: Address) -> None:
         self._daemon = daemon
         self._address = address
-        self._server: Server | None = None
+        self._server: asyncio.Server | None = None
+        self._sockets: set[Socket] = set()
+        self._ticking: asyncio.Task[None] | None = None
+        self._leave: dict[Socket, Callable[[], None]] = {}
+        self._packed = (b"", b"")
 
     async def start(self) -> Address:
         """Returns where it listens. Raises SkerryError where the port cannot be had."""
         host, port = self._address
+        loop = asyncio.get_running_loop()
         try:
-            self._server = await serve(
-                self._serve,
-                host,
-                port,
-                process_request=self._request,
-                select_subprotocol=_choose,
-                compression=None,  # 50 kB instead of 15 kB a connection, and updates are small (FACTS.md 3.1)
-                max_size=FRAME_BYTES_MAX,
-                ping_interval=20,
-                ping_timeout=40,
-                close_timeout=2,
-                server_header=None,
+            self._server = await loop.create_server(
+                lambda: Socket(self, self._sockets), host, port, backlog=ACCEPT_BACKLOG
             )
         except OSError as error:
             what = (
@@ -119,89 +105,107 @@ class Gateway:
                 else f"cannot be had ({error.strerror})"
             )
             raise SkerryError(f"{host}:{port}: the address {what}; choose another with --listen") from None
-        bound: tuple[str, int] = next(iter(self._server.sockets)).getsockname()[:2]
+        self._ticking = loop.create_task(self._tick())
+        bound: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
         return bound
 
     async def stop(self) -> None:
-        """Stop accepting, tell the clients that the edge goes away."""
-        if self._server is not None:
-            self._server.close(code=CloseCode.GOING_AWAY, reason="the edge is shutting down; connect again")
-            await self._server.wait_closed()
+        """Stop accepting, tell the clients that the edge goes away, and wait for them a little."""
+        if self._server is None:
+            return
+        self._server.close()
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for socket in list(self._sockets):
+            if socket.open:
+                socket.close(CloseCode.GOING_AWAY, "the edge is shutting down; connect again")
+            else:
+                socket.transport.abort()
+        await asyncio.gather(*(socket.gone.wait() for socket in list(self._sockets)))  # each has its own time limit
 
-    async def _request(self, socket: ServerConnection, request: Request) -> Response | None:
-        if request.headers.get("Upgrade", "").lower() == "websocket":
-            return None
-        return await http.answer(self._daemon, socket, request)
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            for socket in list(self._sockets):
+                socket.tick()
 
-    async def _serve(self, socket: ServerConnection) -> None:
+    def _pack(self, message: bytes) -> bytes:
+        """Packed once for all the clients that it goes to, one after the other."""
+        if self._packed[0] is not message:
+            self._packed = (message, packed(message))
+        return self._packed[1]
+
+    # --- a connection's life (Listener) ------------------------------------------------------------------------------
+    def choose(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        """Stock clients offer none; one that offers something else is served without."""
+        return next((known for known in (EXTENSION, OPERATOR) if known in offered), None)
+
+    async def plain(self, socket: Socket, request: Request) -> Response:
+        return await http.answer(self._daemon, request)
+
+    def refusal(self, socket: Socket, request: Request) -> Response | None:
+        return None
+
+    def opened(self, socket: Socket) -> Callable[[bytes], None]:
         if socket.subprotocol == OPERATOR:
-            await self._operate(socket)
-            return
-        client = Client(socket)
+            return self._operate(socket)
         if socket.subprotocol == EXTENSION:
-            await self._serve_channels(socket, client)
-            return
+            return self._serve_channels(socket)
         try:
             doc = document_of(socket.request.path if socket.request is not None else "/")
         except InvalidDocumentId as error:
-            await socket.close(CLOSE_BAD_PATH, str(error)[:120])
-            return
-        conn = self._daemon.opened(client, doc)
-        try:
-            await self._receive(socket, client, conn)
-        finally:
-            self._daemon.closed(conn)
+            socket.close(CLOSE_BAD_PATH, str(error))
+            return _ignore
+        conn = self._daemon.opened(Client(socket, self._pack), doc)
+        self._leave[socket] = partial(self._daemon.closed, conn)
+        return partial(self._daemon.received, conn)
 
-    async def _receive(self, socket: ServerConnection, client: Client, conn: ConnId) -> None:
-        try:
-            while True:
-                frame = await socket.recv(decode=False)
-                assert isinstance(frame, bytes)
-                self._daemon.received(conn, frame)
-        except ConnectionClosed:
-            return
+    def closed(self, socket: Socket) -> None:
+        leave = self._leave.pop(socket, None)
+        if leave is not None:
+            leave()
 
-    async def _serve_channels(self, socket: ServerConnection, client: Client) -> None:
-        """Many documents on one connection. Bad bytes of one close that one, where it can be told which."""
-        conns: dict[int, ConnId] = {}
+    # --- many documents on one connection ----------------------------------------------------------------------------
+    def _serve_channels(self, socket: Socket) -> Callable[[bytes], None]:
+        client = Client(socket, packed)
         config = self._daemon.config
         client.send(extension.on_channel(0, extension.encode(extension.Hello(1, config.namespace, config.name))))
+        conns: dict[int, ConnId] = {}
+        self._leave[socket] = partial(self._leave_all, conns)
+        return partial(self._on_channel, client, conns)
+
+    def _leave_all(self, conns: dict[int, ConnId]) -> None:
+        for conn in list(conns.values()):
+            self._daemon.closed(conn)
+
+    def _on_channel(self, client: Client, conns: dict[int, ConnId], frame: bytes) -> None:
+        """Bad bytes of one document close that one, where it can be told which."""
         try:
-            while True:
-                frame = await socket.recv(decode=False)
-                assert isinstance(frame, bytes)
-                number, inner = extension.decode_channel(frame)
-                if number in conns:
-                    if inner[:1] == _CLOSE_CHANNEL:
-                        self._daemon.closed(conns.pop(number))
-                    else:
-                        self._daemon.received(conns[number], inner)
-                    continue
-                message = extension.decode(inner)
-                if isinstance(message, extension.Open):
-                    if len(conns) >= CHANNELS_MAX:
-                        raise LimitReached("channels", len(conns) + 1, CHANNELS_MAX, "use another connection")
-                    channel = Channel(client, number, conns)
-                    conns[number] = self._daemon.opened(channel, message.doc, extended=True)
-        except ConnectionClosed:
-            pass
+            number, inner = extension.decode_channel(frame)
+            if number in conns:
+                if inner[:1] == _CLOSE_CHANNEL:
+                    self._daemon.closed(conns.pop(number))
+                else:
+                    self._daemon.received(conns[number], inner)
+                return
+            message = extension.decode(inner)
+            if isinstance(message, extension.Open):
+                if len(conns) >= CHANNELS_MAX:
+                    raise LimitReached("channels", len(conns) + 1, CHANNELS_MAX, "use another connection")
+                channel = Channel(client, number, conns)
+                conns[number] = self._daemon.opened(channel, message.doc, extended=True)
         except (InvalidInput, LimitReached) as error:
             client.close(CLOSE_BAD_FRAME, str(error))
-        finally:
-            for conn in list(conns.values()):
-                self._daemon.closed(conn)
 
-    async def _operate(self, socket: ServerConnection) -> None:
+    # --- operators ---------------------------------------------------------------------------------------------------
+    def _operate(self, socket: Socket) -> Callable[[bytes], None]:
         """Operators speak JSON, from this machine only."""
-        peer = socket.remote_address
-        if not peer or not is_loopback(str(peer[0])):
-            await socket.close(CLOSE_BAD_FRAME, "operators connect from the edge's own machine")
-            return
-        with contextlib.suppress(ConnectionClosed):
-            async for text in socket:
-                await socket.send(json.dumps(self._operation(text)))
+        if not is_loopback(socket.remote_host):
+            socket.close(CLOSE_BAD_FRAME, "operators connect from the edge's own machine")
+            return _ignore
+        return lambda text: socket.send_text(json.dumps(self._operation(text)))
 
-    def _operation(self, text: str | bytes) -> dict[str, object]:
+    def _operation(self, text: bytes) -> dict[str, object]:
         try:
             wish = json.loads(text)
             seconds = float(wish["seconds"]) if wish["op"] == "cut" else None
@@ -214,9 +218,8 @@ class Gateway:
         return {"ok": True}
 
 
-def _choose(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Stock clients offer none; one that offers something else is served without."""
-    return next((known for known in (EXTENSION, OPERATOR) if known in offered), None)
+def _ignore(_: bytes) -> None:
+    """A connection that is being closed says nothing that counts."""
 
 
 def document_of(path: str) -> DocId:

@@ -9,7 +9,6 @@ import json
 from http import HTTPStatus
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
@@ -26,7 +25,7 @@ _DOCS = "/docs/"
 _WHAT = "GET /healthz, /status, /docs, /docs/<document id>; a document is edited over a websocket at /<document id>"
 
 
-async def answer(daemon: EdgeDaemon, socket: ServerConnection, request: Request) -> Response:
+async def answer(daemon: EdgeDaemon, request: Request) -> Response:
     """Answer a GET; anything wrong is JSON `{"error": …}` with a fitting status."""
     url = urlsplit(request.path)
     try:

@@ -117,7 +117,7 @@ class LinkKeeper:
         self._cut_until = time.monotonic() + seconds
         if self._link is not None:
             self._link.abort(f"cut for {seconds:g} s")
-        else:
+        if self.state.state != "up":  # else the end of the link says so
             self._set_state("cut", f"cut for {seconds:g} s")
         self._wake.set()
 
@@ -170,13 +170,13 @@ class LinkKeeper:
                     self._fail(error)
                 why = str(error) or "the server does not answer in time"
                 self._down(why)
-                self._set_state("down", why)
+                self._set_state(self._without_link(), why)
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # our own fault, but the link lives for ever
                 log.exception("bus_failed")
                 self._down(f"failed: {error}")
-                self._set_state("down", f"failed: {error}")
+                self._set_state(self._without_link(), f"failed: {error}")
             finally:
                 self._link = None
                 if link is not None:
@@ -243,7 +243,7 @@ class LinkKeeper:
         if self._session is None:
             return
         self._session = None
-        self._set_state("cut" if time.monotonic() < self._cut_until else "down", reason)
+        self._set_state(self._without_link(), reason)
         self._tell_down(reason)
 
     async def _stay(self, link: NatsLink) -> str:
@@ -279,6 +279,9 @@ class LinkKeeper:
     def _fail(self, error: BaseException) -> None:
         if self.fatal is not None and not self.fatal.done():
             self.fatal.set_exception(error)
+
+    def _without_link(self) -> Literal["down", "cut"]:
+        return "cut" if time.monotonic() < self._cut_until else "down"
 
     def _set_state(self, state: Literal["up", "down", "cut"], reason: str) -> None:
         if (self.state.state, self.state.reason) != (state, reason):

@@ -1,0 +1,240 @@
+"""One websocket connection: the sans-I/O core of `websockets` under one `asyncio` protocol, without a task of its own.
+
+Room: bytes of one TCP connection in, whole binary messages out, and back. It knows neither documents nor the daemon.
+The handshake, control frames, fragments and every error are the library's; the one frame that comes ten thousand times
+a second, a short masked binary frame that arrived whole, is read here (docs/decisions.md, row 27).
+
+1. Once the peer was refused, has said goodbye or is too slow, nothing more of it is handed on.
+2. `closed` is called once, after `opened`; never without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import SEND_EOF, State
+from websockets.server import ServerProtocol
+from websockets.typing import BytesLike, Subprotocol
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # pragma: no cover: a platform without a compiler
+    from websockets.utils import apply_mask
+
+from sync.limits import FRAME_BYTES_MAX, READER_BYTES_MAX
+
+__all__ = ["Listener", "Socket", "packed"]
+
+READ_BYTES: Final = 65_536
+"""At most so much is read in one turn of the loop: a flood of small frames holds it for some milliseconds only."""
+HANDSHAKE_S: Final = 10.0
+CLOSE_S: Final = 2.0  # for the peer's farewell
+PING_S: Final = 20.0  # silence after which it is asked
+SILENCE_S: Final = 60.0  # silence after which it is gone
+
+_WHOLE_BINARY: Final = 0x82  # the first byte of a binary frame that is a message of its own
+_MASKED: Final = 0x80
+_SHORT_MAX: Final = 125
+_buffer = bytearray(READ_BYTES)
+"""Where the kernel writes: one for all connections, since a read is taken in before the next one begins."""
+_view = memoryview(_buffer)
+
+
+class Listener(Protocol):
+    """Whoever serves the connection. Nothing it does may block."""
+
+    def choose(self, offered: Sequence[Subprotocol]) -> Subprotocol | None: ...
+
+    def plain(self, socket: Socket, request: Request) -> Awaitable[Response]:
+        """An HTTP request that wants no websocket."""
+        ...
+
+    def refusal(self, socket: Socket, request: Request) -> Response | None:
+        """Why this request for a websocket is answered with something else; None where it is welcome."""
+        ...
+
+    def opened(self, socket: Socket) -> Callable[[bytes], None]:
+        """The handshake is over. What is returned is called with every message."""
+        ...
+
+    def closed(self, socket: Socket) -> None: ...
+
+
+def packed(message: bytes) -> bytes:
+    """The bytes of one binary frame of a server: the same for every client."""
+    return Frame(Opcode.BINARY, message).serialize(mask=False)
+
+
+class Socket(asyncio.BufferedProtocol):
+    def __init__(self, listener: Listener, sockets: set[Socket]) -> None:
+        self._listener = listener
+        self._sockets = sockets
+        self.gone = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._core = ServerProtocol(
+            select_subprotocol=lambda _, offered: listener.choose(offered), max_size=FRAME_BYTES_MAX
+        )
+        self._take: Callable[[bytes], None] | None = None
+        self._parts: list[BytesLike] = []
+        self._heard_s = self._loop.time()
+        self._pinged = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._answer: asyncio.Task[None] | None = None
+        self.request: Request | None = None
+        self.transport: asyncio.Transport
+
+    @property
+    def subprotocol(self) -> Subprotocol | None:
+        return self._core.subprotocol
+
+    @property
+    def open(self) -> bool:
+        return self._core.state is State.OPEN
+
+    @property
+    def remote_host(self) -> str:
+        peer = self.transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
+
+    # --- the transport's side ----------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._sockets.add(self)
+        self._end_within(HANDSHAKE_S)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _view
+
+    def buffer_updated(self, count: int) -> None:
+        self._heard_s = self._loop.time()
+        at = self._take_short(count) if self._take is not None and not self._core.reader.buffer else 0
+        if at < count and not self._core.reader.eof:
+            self._core.receive_data(bytes(_view[at:count]))
+            self._hear()
+
+    def _take_short(self, count: int) -> int:
+        """Short whole binary frames at the beginning of what was read; returns where the others begin."""
+        take, core = self._take, self._core
+        assert take is not None
+        at = 0
+        while at + 6 <= count and _buffer[at] == _WHOLE_BINARY and core.current_size is None:
+            length = _buffer[at + 1] - _MASKED
+            end = at + 6 + length
+            if not 0 <= length <= _SHORT_MAX or end > count or core.state is not State.OPEN:
+                break
+            take(apply_mask(_buffer[at + 6 : end], _buffer[at + 2 : at + 6]))
+            at = end
+        return at
+
+    def eof_received(self) -> None:
+        self._core.receive_eof()
+        self._hear()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._sockets.discard(self)
+        self.gone.set()
+        self._stop_timer()
+        if self._answer is not None:
+            self._answer.cancel()
+        if self._take is not None:
+            self._take = None
+            self._listener.closed(self)
+
+    # --- the library's side ------------------------------------------------------------------------------------------
+    def _hear(self) -> None:
+        for event in self._core.events_received():
+            if isinstance(event, Request):
+                self._handshake(event)
+            elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
+                self._message(event)
+        self._write()
+
+    def _message(self, frame: Frame) -> None:
+        if not frame.fin or self._parts:
+            self._parts.append(frame.data)
+            if not frame.fin:
+                return
+            message, self._parts = b"".join(self._parts), []
+        else:
+            message = bytes(frame.data)
+        if self._take is not None and self.open:  # Invariant 1.
+            self._take(message)
+
+    def _handshake(self, request: Request) -> None:
+        self.request = request
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            self._answer = self._loop.create_task(self._answer_plain(request))
+            return
+        response = self._listener.refusal(self, request) or self._core.accept(request)
+        self._core.send_response(response)
+        self._write()
+        if self.open:
+            self._stop_timer()
+            self._take = self._listener.opened(self)
+
+    async def _answer_plain(self, request: Request) -> None:
+        self._stop_timer()  # a reader may wait for a token; its own deadline holds
+        response = await self._listener.plain(self, request)
+        if not self._core.eof_sent:
+            self._core.send_response(response)
+            self._write()
+
+    def _write(self) -> None:
+        for data in self._core.data_to_send():
+            if data != SEND_EOF:
+                self.transport.write(data)
+            elif self.transport.can_write_eof():
+                self.transport.write_eof()  # and read on: closing over unread bytes would take the farewell back
+                self._end_within(CLOSE_S)
+            else:
+                self.transport.close()
+
+    def _end_within(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self._loop.call_later(seconds, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- the listener's side -----------------------------------------------------------------------------------------
+    def send(self, frame: bytes) -> int:
+        """Write a frame that `packed` made. Else returns how many bytes the reader has let pile up: it is cut off."""
+        if self._core.state is State.OPEN:
+            waiting = self.transport.get_write_buffer_size()
+            if waiting > READER_BYTES_MAX:  # law 8
+                self.transport.abort()  # a close frame would wait behind what is not read
+                return waiting
+            self.transport.write(frame)
+        return 0
+
+    def send_text(self, text: str) -> None:
+        if self.open:
+            self._core.send_text(text.encode("utf-8"))
+            self._write()
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye, and wait a little for the peer's. The reason is cut to what a close frame holds."""
+        if not self.open:
+            return
+        self._core.send_close(code, reason.encode("utf-8")[:120].decode("utf-8", "ignore"))
+        self._write()
+        self._end_within(CLOSE_S)
+
+    def tick(self) -> None:
+        """Ask a silent peer; give up one that stays silent."""
+        silent_s = self._loop.time() - self._heard_s
+        if not self.open or silent_s < PING_S:
+            self._pinged = False
+        elif silent_s >= SILENCE_S:
+            self.transport.abort()
+        elif not self._pinged:
+            self._pinged = True
+            self._core.send_ping(b"")
+            self._write()
