@@ -34,6 +34,7 @@ __all__ = [
     "CLOSE_FORBIDDEN",
     "CLOSE_NO_TOKEN",
     "CLOSE_REVOKED",
+    "NO_TOKEN",
     "Admission",
     "Admitted",
     "Refusal",
@@ -47,6 +48,7 @@ CLOSE_NO_TOKEN = 4401  # none, or none that holds: come back with another
 CLOSE_FORBIDDEN = 4403  # it holds, and does not grant this
 CLOSE_EXPIRED = 4419  # it did hold: come back with a new one
 CLOSE_REVOKED = 4423  # it was taken back, or its key was
+NO_TOKEN = "no token; send one as ?token=…, as Authorization: Bearer …, or in the first message"
 RECHECK_S = 1.0  # files and live connections
 T = TypeVar("T")
 
@@ -110,7 +112,7 @@ class Admission:
         if not self.required:
             return EVERYTHING
         if not token:
-            raise TokenRefused("no token; send one as ?token=…, as Authorization: Bearer …, or in the first message")
+            raise TokenRefused(NO_TOKEN)
         grant = verify(token, self._keys, time.time(), self._expected)
         if self._revoked.holds(grant):
             raise TokenRefused("token: revoked; ask for a new one")
@@ -129,6 +131,8 @@ class Admission:
     # --- time and files ----------------------------------------------------------------------------------------------
     async def run(self) -> None:
         """Until it is cancelled."""
+        if not self._files():
+            await asyncio.Event().wait()
         while True:
             await asyncio.sleep(RECHECK_S)
             self.check()
@@ -159,6 +163,7 @@ class Admission:
             self._read()
             if self.tls is not None:
                 assert self._config.listen_tls_cert is not None
+                self._tls()  # tried on a fresh one: half a pair would leave this one without a key
                 self.tls.load_cert_chain(self._config.listen_tls_cert, self._config.listen_tls_key)
         except (ConfigError, OSError) as error:
             log.error("auth_files_unread detail=%r", str(error))

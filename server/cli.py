@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from sync.errors import SkerryError
 
 from . import daemons, demo, replay, status, token_commands
 from .config import Config, load_config
-from .http_client import EDGE_URL, get_json_now
+from .http_client import EDGE_URL, TOKEN_VARIABLE, get_json_now
 from .log import named, set_up_logging
 
 __all__ = ["build_parser", "main"]
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if run is None:
         parser.print_help()
         return 2
+    if getattr(options, "token", None):
+        os.environ[TOKEN_VARIABLE] = options.token  # of this process: every command that asks an edge reads it there
     try:
         return run(options)
     except KeyboardInterrupt:
@@ -93,6 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
         doors.add_argument(f"--listen-tls-{name}", type=Path, metavar="FILE", help=f"TLS {what} (PEM): serve wss")
     edge = argparse.ArgumentParser(add_help=False)
     edge.add_argument("--edge", default=EDGE_URL, metavar="URL", help=f"the edge to ask (default: {EDGE_URL})")
+    token = argparse.ArgumentParser(add_help=False)
+    token.add_argument("--token", metavar="TOKEN", help="shown to edges that ask (default: SKERRY_TOKEN)")
     as_json = argparse.ArgumentParser(add_help=False)
     as_json.add_argument("--json", action="store_true", help="JSON instead of a table")
 
@@ -112,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_arguments(made)
     every = (node, disk, nats, streams, broker, pins, doors, as_json)
     command("config", _config, "check the configuration and print it", *every)
-    made = command("status", _status, "edges, leader, shards, outbox, documents at a glance", nats, as_json)
+    made = command("status", _status, "edges, leader, shards, outbox, documents at a glance", nats, token, as_json)
     made.add_argument("--edge", action="append", metavar="URL", help="also ask this edge directly (it may be cut off)")
     made = command("verify", _verify, "compare every document across leader and edges", nats, as_json)
     made.add_argument("documents", nargs="*", metavar="DOC", help="only these (default: all)")
@@ -124,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("cat", _doc_cat, "show what a document holds"),
         ("digest", _doc_digest, "show a document's version and digest"),
     ):
-        made = doc_commands.add_parser(name, help=text, description=text, parents=[common, edge, as_json])
+        made = doc_commands.add_parser(name, help=text, description=text, parents=[common, edge, token, as_json])
         made.set_defaults(run=run)
         if name == "ls":
             made.add_argument("--hash", action="store_true", help="how the logs name each document")
@@ -135,7 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     token_commands.add_commands(commands, [common], as_json)
     made = command("revoke", _revoke, "take tokens back: their connections are closed", disk, revoked)
     token_commands.add_revoke(made)
-    made = command("replay", replay.run, "play an editing trace through real clients on real edges")
+    made = command("replay", replay.run, "play an editing trace through real clients on real edges", token)
     replay.add_arguments(made)
     return parser
 

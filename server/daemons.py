@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from sync.errors import BusError, ConfigError, SkerryError
+from sync.errors import BusError, SkerryError
 
 from . import status
 from .admission import Admission
@@ -77,14 +77,14 @@ async def _leader(config: Config) -> AsyncIterator[LeaderDaemon]:
 @asynccontextmanager
 async def _edge(config: Config) -> AsyncIterator[tuple[EdgeDaemon, str]]:
     admission = Admission(config)
-    if admission.required or admission.tls is not None or config.origin:
-        raise ConfigError("auth_keys, origin, listen_tls_*: not asked for at the gateway yet; leave them out")
     daemon = EdgeDaemon(config)
     daemon.bus.serve_ask(lambda question: status.answer_as_edge(daemon, question))
-    gateway = Gateway(daemon, config.listen_address)
+    gateway = Gateway(daemon, config.listen_address, admission)
     try:
         host, port = await gateway.start()
-        if not is_loopback(config.listen_address[0]):
+        if admission.required or admission.tls is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, admission.reload)
+        if not is_loopback(config.listen_address[0]) and not admission.required:
             log.warning("listens_openly address=%r detail='anybody who reaches it reads and writes'", config.listen)
         await daemon.start()
         yield daemon, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -19,14 +19,16 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from sync import extension
+from sync import extension, wire
 from sync.errors import InvalidDocumentId, InvalidInput, LimitReached, SkerryError
 from sync.ids import ConnId, DocId, parse_document_id
-from sync.limits import CHANNELS_MAX
+from sync.limits import ADMIT_MS_MAX, CHANNELS_MAX, FRAME_BYTES_MAX, UNADMITTED_FRAME_BYTES_MAX
 from sync.serving import CLOSE_BAD_FRAME
 from sync.wire import SUBPROTOCOL
 
 from . import http
+from .admission import CLOSE_FORBIDDEN, CLOSE_NO_TOKEN, NO_TOKEN, Admission, token_of
+from .auth import OPERATOR_CLAIM, Grant, TokenRefused
 from .config import Address, is_loopback
 from .edge import EdgeDaemon
 from .websocket import Socket, packed
@@ -39,6 +41,7 @@ EXTENSION = Subprotocol(SUBPROTOCOL)
 OPERATOR = Subprotocol("skerry.operator.v1")
 """What an operator on the same machine may ask of this edge, as JSON texts (docs/protocol.md)."""
 CLOSE_BAD_PATH = 4404
+NOT_GRANTED: Final = "this token does not grant this document; ask for one that does"
 _CLOSE_CHANNEL = extension.encode(extension.CloseChannel(1000, ""))[:1]
 TICK_S: Final = 5.0  # between two looks for silent connections
 ACCEPT_BACKLOG: Final = 1024  # connections that the kernel holds until they are accepted: an office after a power cut
@@ -81,8 +84,9 @@ class Channel:
 class Gateway:
     """Listens, and is the `Listener` of its sockets."""
 
-    def __init__(self, daemon: EdgeDaemon, address: Address) -> None:
+    def __init__(self, daemon: EdgeDaemon, address: Address, admission: Admission | None = None) -> None:
         self._daemon = daemon
+        self._admission = admission or Admission(daemon.config)
         self._address = address
         self._server: asyncio.Server | None = None
         self._sockets: set[Socket] = set()
@@ -96,7 +100,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: Socket(self, self._sockets), host, port, backlog=ACCEPT_BACKLOG
+                self._socket, host, port, backlog=ACCEPT_BACKLOG, ssl=self._admission.tls
             )
         except OSError as error:
             what = (
@@ -106,6 +110,7 @@ class Gateway:
             )
             raise SkerryError(f"{host}:{port}: the address {what}; choose another with --listen") from None
         self._ticking = loop.create_task(self._tick())
+        self._daemon.tasks.spawn(self._admission.run(), vital=True)
         bound: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
         return bound
 
@@ -122,6 +127,10 @@ class Gateway:
             else:
                 socket.transport.abort()
         await asyncio.gather(*(socket.gone.wait() for socket in list(self._sockets)))  # each has its own time limit
+
+    def _socket(self) -> Socket:
+        strange = self._admission.required  # so much is read of somebody of whom nothing is known
+        return Socket(self, self._sockets, UNADMITTED_FRAME_BYTES_MAX if strange else FRAME_BYTES_MAX)
 
     async def _tick(self) -> None:
         while True:
@@ -141,24 +150,70 @@ class Gateway:
         return next((known for known in (EXTENSION, OPERATOR) if known in offered), None)
 
     async def plain(self, socket: Socket, request: Request) -> Response:
-        return await http.answer(self._daemon, request)
+        return await http.answer(self._daemon, request, self._admission)
 
     def refusal(self, socket: Socket, request: Request) -> Response | None:
-        return None
+        """A page of a foreign origin is not let in. Who has no token is, and is told by a code: a browser shows a page
+        the code of a closing, and nothing of an HTTP status."""
+        foreign = self._admission.origin(request.headers)
+        return None if foreign is None else http.refused(foreign.status, foreign.reason)
 
     def opened(self, socket: Socket) -> Callable[[bytes], None]:
+        assert socket.request is not None
+        token = token_of(socket.request.path, socket.request.headers)
+        if self._admission.required and token is None:
+            return _Door(self, socket)
+        return self.admitted(socket, token)
+
+    def admitted(self, socket: Socket, token: str | None) -> Callable[[bytes], None]:
+        """From here on it is known who this is. What is returned takes its messages."""
+        try:
+            grant = self._admission.grant(token)
+        except TokenRefused as error:
+            return self.turned_away(socket, CLOSE_NO_TOKEN, str(error))
+        socket.trust()
+        admitted = self._admission.admit(grant, socket.close)
+        self._leave[socket] = partial(self._admission.leave, admitted)
         if socket.subprotocol == OPERATOR:
-            return self._operate(socket)
+            return self._operate(socket, grant)
         if socket.subprotocol == EXTENSION:
-            return self._serve_channels(socket)
+            return self._serve_channels(socket, grant)
+        return self._serve_document(socket, grant)
+
+    def waits(self, socket: Socket, leave: Callable[[], None]) -> None:
+        """Until its token has come, this is all that has to be undone."""
+        self._leave[socket] = leave
+
+    def turned_away(self, socket: Socket, code: int, reason: str) -> Callable[[bytes], None]:
+        """Stock clients are told in their own words too: theirs show a closing's reason to nobody."""
+        log.info("client_refused code=%d", code)
+        if socket.subprotocol is None:
+            socket.send(packed(wire.encode(wire.PermissionDenied(reason))))
+        socket.close(code, reason)
+        return _ignore
+
+    def _serve_document(self, socket: Socket, grant: Grant) -> Callable[[bytes], None]:
         try:
             doc = document_of(socket.request.path if socket.request is not None else "/")
         except InvalidDocumentId as error:
             socket.close(CLOSE_BAD_PATH, str(error))
             return _ignore
-        conn = self._daemon.opened(Client(socket, self._pack), doc)
-        self._leave[socket] = partial(self._daemon.closed, conn)
+        if not grant.may_read(doc):
+            return self.turned_away(socket, CLOSE_FORBIDDEN, NOT_GRANTED)
+        conn = self._daemon.opened(Client(socket, self._pack), doc, read_only=not grant.may_write(doc))
+        self._leaves(socket, partial(self._daemon.closed, conn))
         return partial(self._daemon.received, conn)
+
+    def _leaves(self, socket: Socket, leave: Callable[[], None]) -> None:
+        """What has to be undone when this connection is gone, besides what is known already."""
+        before = self._leave.get(socket)
+
+        def both() -> None:
+            leave()
+            if before is not None:
+                before()
+
+        self._leave[socket] = both
 
     def closed(self, socket: Socket) -> None:
         leave = self._leave.pop(socket, None)
@@ -166,19 +221,19 @@ class Gateway:
             leave()
 
     # --- many documents on one connection ----------------------------------------------------------------------------
-    def _serve_channels(self, socket: Socket) -> Callable[[bytes], None]:
+    def _serve_channels(self, socket: Socket, grant: Grant) -> Callable[[bytes], None]:
         client = Client(socket, packed)
         config = self._daemon.config
         client.send(extension.on_channel(0, extension.encode(extension.Hello(1, config.namespace, config.name))))
         conns: dict[int, ConnId] = {}
-        self._leave[socket] = partial(self._leave_all, conns)
-        return partial(self._on_channel, client, conns)
+        self._leaves(socket, partial(self._leave_all, conns))
+        return partial(self._on_channel, client, conns, grant)
 
     def _leave_all(self, conns: dict[int, ConnId]) -> None:
         for conn in list(conns.values()):
             self._daemon.closed(conn)
 
-    def _on_channel(self, client: Client, conns: dict[int, ConnId], frame: bytes) -> None:
+    def _on_channel(self, client: Client, conns: dict[int, ConnId], grant: Grant, frame: bytes) -> None:
         """Bad bytes of one document close that one, where it can be told which."""
         try:
             number, inner = extension.decode_channel(frame)
@@ -193,15 +248,22 @@ class Gateway:
                 if len(conns) >= CHANNELS_MAX:
                     raise LimitReached("channels", len(conns) + 1, CHANNELS_MAX, "use another connection")
                 channel = Channel(client, number, conns)
-                conns[number] = self._daemon.opened(channel, message.doc, extended=True)
+                if grant.may_read(message.doc):
+                    read_only = not grant.may_write(message.doc)
+                    conns[number] = self._daemon.opened(channel, message.doc, True, read_only)
+                else:
+                    channel.close(CLOSE_FORBIDDEN, NOT_GRANTED)
         except (InvalidInput, LimitReached) as error:
             client.close(CLOSE_BAD_FRAME, str(error))
 
     # --- operators ---------------------------------------------------------------------------------------------------
-    def _operate(self, socket: Socket) -> Callable[[bytes], None]:
+    def _operate(self, socket: Socket, grant: Grant) -> Callable[[bytes], None]:
         """Operators speak JSON, from this machine only."""
         if not is_loopback(socket.remote_host):
             socket.close(CLOSE_BAD_FRAME, "operators connect from the edge's own machine")
+            return _ignore
+        if not grant.operator:
+            socket.close(CLOSE_FORBIDDEN, f"this token does not operate the edge ({OPERATOR_CLAIM})")
             return _ignore
         return lambda text: socket.send_text(json.dumps(self._operation(text)))
 
@@ -216,6 +278,45 @@ class Gateway:
         log.warning("link_cut seconds=%g", seconds)
         self._daemon.bus.cut(seconds)
         return {"ok": True}
+
+
+class _Door:
+    """In front of a connection whose token has to come as its first message: nothing else is taken, nothing queued."""
+
+    __slots__ = ("_gateway", "_socket", "_take", "_timer")
+
+    def __init__(self, gateway: Gateway, socket: Socket) -> None:
+        self._gateway = gateway
+        self._socket = socket
+        self._take: Callable[[bytes], None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(ADMIT_MS_MAX / 1000, self._too_late)
+        gateway.waits(socket, self._timer.cancel)
+
+    def __call__(self, frame: bytes) -> None:
+        if self._take is not None:
+            self._take(frame)
+            return
+        self._timer.cancel()
+        token = _token_in(frame, self._socket.subprotocol == EXTENSION)
+        if token is None:
+            self._take = self._gateway.turned_away(self._socket, CLOSE_NO_TOKEN, NO_TOKEN)
+        else:
+            self._take = self._gateway.admitted(self._socket, token)
+
+    def _too_late(self) -> None:
+        self._take = self._gateway.turned_away(
+            self._socket, CLOSE_NO_TOKEN, f"no token within {ADMIT_MS_MAX / 1000:g} s; send it as the first message"
+        )
+
+
+def _token_in(frame: bytes, extended: bool) -> str | None:
+    """Of a first message; None where it is another one."""
+    try:
+        number, inner = extension.decode_channel(frame) if extended else (0, frame)
+        message = wire.decode_frame(inner)
+    except InvalidInput:
+        return None
+    return message.token if isinstance(message, wire.Authenticate) and number == 0 else None
 
 
 def _ignore(_: bytes) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -17,27 +17,52 @@ from sync.ids import parse_document_id
 from sync.limits import WAIT_MS_MAX
 
 from . import status
+from .admission import Admission, token_of
+from .auth import Grant, TokenRefused
 from .edge import EdgeDaemon, Reading
 
-__all__ = ["answer", "reading_json"]
+__all__ = ["answer", "reading_json", "refused"]
 
 _DOCS = "/docs/"
 _WHAT = "GET /healthz, /status, /docs, /docs/<document id>; a document is edited over a websocket at /<document id>"
 
 
-async def answer(daemon: EdgeDaemon, request: Request) -> Response:
+async def answer(daemon: EdgeDaemon, request: Request, admission: Admission) -> Response:
     """Answer a GET; anything wrong is JSON `{"error": …}` with a fitting status."""
     url = urlsplit(request.path)
+    if url.path == "/healthz":  # for whoever keeps processes alive: no token, and no secret
+        return _json(HTTPStatus.OK, {"ok": True, "role": "edge", "name": daemon.config.name})
+    foreign = admission.origin(request.headers)
+    if foreign is not None:
+        return refused(foreign.status, foreign.reason)
     try:
-        if url.path == "/healthz":
-            return _json(HTTPStatus.OK, {"ok": True, "role": "edge", "name": daemon.config.name})
+        grant = admission.grant(token_of(request.path, request.headers))
+    except TokenRefused as error:
+        response = refused(HTTPStatus.UNAUTHORIZED, str(error))
+        response.headers["WWW-Authenticate"] = "Bearer"
+    else:
+        response = await _answer(daemon, url, request, grant)
+    if "Origin" in request.headers:  # a page that may ask may also read the answer
+        response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
+        response.headers["Vary"] = "Origin"
+    return response
+
+
+def refused(status: HTTPStatus, reason: str) -> Response:
+    return _json(status, {"error": reason})
+
+
+async def _answer(daemon: EdgeDaemon, url: SplitResult, request: Request, grant: Grant) -> Response:
+    """For whom this grant is; what it does not hold does not exist for its bearer."""
+    try:
         if url.path == "/status":
-            return _json(HTTPStatus.OK, status.edge_status(daemon))
+            found = status.edge_status(daemon, grant.may_read)
+            return _json(HTTPStatus.OK, found)
         if url.path == "/docs":
-            return _json(HTTPStatus.OK, {"docs": list(await daemon.documents())})
+            return _json(HTTPStatus.OK, {"docs": [doc for doc in await daemon.documents() if grant.may_read(doc)]})
         if url.path.startswith(_DOCS):
             known = request.headers.get("If-None-Match", "")
-            return await _document(daemon, url.path.removeprefix(_DOCS), parse_qs(url.query), known)
+            return await _document(daemon, grant, url.path.removeprefix(_DOCS), parse_qs(url.query), known)
     except InvalidInput as error:
         return _json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
     except SkerryError as error:
@@ -45,11 +70,13 @@ async def answer(daemon: EdgeDaemon, request: Request) -> Response:
     return _json(HTTPStatus.NOT_FOUND, {"error": f"nothing is at {url.path}; there is {_WHAT}"})
 
 
-async def _document(daemon: EdgeDaemon, path: str, query: dict[str, list[str]], known: str) -> Response:
+async def _document(daemon: EdgeDaemon, grant: Grant, path: str, query: dict[str, list[str]], known: str) -> Response:
     try:
         doc = parse_document_id(unquote(path, errors="strict"))
     except UnicodeDecodeError:
         raise InvalidDocumentId("document id: not UTF-8 behind percent-decoding; encode it as UTF-8") from None
+    if not grant.may_read(doc):
+        return refused(HTTPStatus.FORBIDDEN, "this token does not grant this document; ask for one that does")
     if "at_least" in query:
         seconds = _seconds(query.get("timeout", ["10"])[0])
         reached, have = await daemon.wait_for(doc, query["at_least"][0], int(seconds * 1000))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import urllib.error
 import urllib.request
 from typing import Any
@@ -14,10 +15,18 @@ from urllib.parse import urlsplit, urlunsplit
 
 from sync.errors import SkerryError
 
-__all__ = ["EDGE_URL", "get_json", "get_json_now"]
+__all__ = ["EDGE_URL", "TOKEN_VARIABLE", "credentials", "get_json", "get_json_now"]
 
 EDGE_URL = "http://127.0.0.1:8787"
 TIMEOUT_S = 30
+TOKEN_VARIABLE = "SKERRY_TOKEN"
+"""Environment variable with the token that commands show to edges; `--token` sets it for one command."""
+
+
+def credentials() -> dict[str, str]:
+    """What an edge is told of who asks."""
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def get_json_now(edge: str, path: str) -> dict[str, Any]:
@@ -28,7 +37,8 @@ def get_json_now(edge: str, path: str) -> dict[str, Any]:
         raise SkerryError(f"{edge}: no address of an edge, as in {EDGE_URL}")
     url = urlunsplit((scheme, parts.netloc, "", "", "")) + path
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+        request = urllib.request.Request(url, headers=credentials())
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             found: dict[str, Any] = json.load(response)
     except urllib.error.HTTPError as error:
         try:

@@ -92,7 +92,8 @@ def without_subjects(text: str) -> str:
 
     def hidden(match: re.Match[str]) -> str:
         try:
-            return f"{match[1]}.{named(from_subject_token(match[2].rstrip(':')))}"
+            token = match[2].rstrip(":")  # of the sentence
+            return f"{match[1]}.{named(from_subject_token(token))}{match[2][len(token) :]}"
         except InvalidInput:
             return f"{match[1]}.(unreadable)"
 

@@ -32,7 +32,9 @@ from sync.replica import Replica, Verdict
 from sync.serving import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE
 from sync.validate import Shape, check_state_vector, check_update
 
+from .admission import CLOSE_FORBIDDEN, CLOSE_NO_TOKEN
 from .config import is_loopback
+from .http_client import credentials
 
 __all__ = ["Author", "Client", "Typed", "connected"]
 
@@ -43,7 +45,8 @@ RETRY_S_MAX = 5.0
 WINDOW_COUNT = 256  # sent and not acknowledged; an edge commits every few milliseconds, so this never starves it
 CARRY_S = 1.0  # what others sent is waited for so long: invariant 2
 CLOSE_BAD_PATH = 4404
-_FATAL = (CLOSE_BAD_FRAME, CLOSE_BAD_PATH, CLOSE_BAD_UPDATE)  # trying again would end the same way
+_FATAL = (CLOSE_BAD_FRAME, CLOSE_BAD_PATH, CLOSE_BAD_UPDATE, CLOSE_NO_TOKEN, CLOSE_FORBIDDEN)
+"""Trying again would end the same way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ async def connected(url: str, subprotocols: Sequence[str] = ()) -> ClientConnect
     try:
         return await connect(
             url,
+            additional_headers=credentials(),
             subprotocols=list(subprotocols) or None,  # type: ignore[arg-type]  # Subprotocol is a NewType of str
             compression=None,
             max_size=None,

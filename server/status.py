@@ -28,7 +28,8 @@ QUIET_S = 1.0  # how long nobody has to answer before a question to everybody is
 Verdict = Literal["EQUAL", "BEHIND", "DIVERGED"]
 
 
-def edge_status(daemon: EdgeDaemon) -> dict[str, object]:
+def edge_status(daemon: EdgeDaemon, may_read: Callable[[DocId], bool] = lambda _: True) -> dict[str, object]:
+    """`may_read`: which documents are named."""
     totals = daemon.store.outbox_totals()
     state = daemon.bus.state
     hosted = daemon.machine.hosted
@@ -56,7 +57,7 @@ def edge_status(daemon: EdgeDaemon) -> dict[str, object]:
                 "early": len(host.replica.early) if host.replica else 0,
                 "unmerged": host.unmerged.count(),
             }
-            for doc, host in sorted(hosted.items())[:DOCS_LISTED_MAX]
+            for doc, host in [one for one in sorted(hosted.items()) if may_read(one[0])][:DOCS_LISTED_MAX]
         ],
         "documents_in_memory": len(hosted),
         "store_bytes": daemon.store.size_bytes(),

@@ -69,7 +69,7 @@ def add_commands(commands: Any, common: list[argparse.ArgumentParser], as_json: 
     made.add_argument("--aud", help="audience, where edges are told to expect one")
     made.add_argument("--iss", help="issuer, where edges are told to expect one")
     made = action("show", _show, "explain a token, and say whether it holds", as_json)
-    made.add_argument("token", metavar="TOKEN", help="the text, or - to read it from standard input")
+    made.add_argument("text", metavar="TOKEN", help="the text, or - to read it from standard input")
     made.add_argument("--keys", type=Path, metavar="FILE", help="verify with an edge's keys")
     made.add_argument("--aud", help="the audience that the edge expects")
     made.add_argument("--iss", help="the issuer that the edge expects")
@@ -127,7 +127,7 @@ def _make(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    token = (sys.stdin.readline() if options.token == "-" else options.token).strip()
+    token = (sys.stdin.readline() if options.text == "-" else options.text).strip()
     try:
         header = jwt.get_unverified_header(token)
         claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})

@@ -16,6 +16,8 @@ from sync import wire
 from sync.document import Document
 from sync.ids import DocId
 
+from .http_client import credentials
+
 __all__ = ["Typist"]
 
 _ROOT = "text"
@@ -32,7 +34,7 @@ class Typist:
         self._news = asyncio.Condition()
 
     async def __aenter__(self) -> Typist:
-        self._socket = await connect(self._url, compression=None, max_size=None)
+        self._socket = await connect(self._url, additional_headers=credentials(), compression=None, max_size=None)
         self._reader = asyncio.get_running_loop().create_task(self._read(self._socket))
         await self._send(wire.SyncStep1(self._document.state_vector()))
         return self

@@ -70,13 +70,13 @@ def packed(message: bytes) -> bytes:
 
 
 class Socket(asyncio.BufferedProtocol):
-    def __init__(self, listener: Listener, sockets: set[Socket]) -> None:
+    def __init__(self, listener: Listener, sockets: set[Socket], frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
         self._listener = listener
         self._sockets = sockets
         self.gone = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._core = ServerProtocol(
-            select_subprotocol=lambda _, offered: listener.choose(offered), max_size=FRAME_BYTES_MAX
+            select_subprotocol=lambda _, offered: listener.choose(offered), max_size=frame_bytes_max
         )
         self._take: Callable[[bytes], None] | None = None
         self._parts: list[BytesLike] = []
@@ -213,6 +213,10 @@ class Socket(asyncio.BufferedProtocol):
                 return waiting
             self.transport.write(frame)
         return 0
+
+    def trust(self) -> None:
+        """Messages may be as large as they may be: it is known who sends them."""
+        self._core.max_message_size = FRAME_BYTES_MAX
 
     def send_text(self, text: str) -> None:
         if self.open:
