@@ -36,7 +36,7 @@ from sync.headers import (
 from sync.ids import DocId, Dot, Version, from_subject_token
 from sync.limits import MESSAGE_HEADROOM_BYTES
 
-from . import log_reader, sync_parts
+from . import log_reader, stamp, sync_parts
 from .link_keeper import BusConfig, BusState, LinkKeeper, Witness
 from .log import named, scrubbed
 from .log_reader import Delivered, LogConsumer
@@ -207,7 +207,7 @@ class Bus:
         self._send(self.layout.of("merged", merged.doc), payload, headers)
 
     def send_presence(self, doc: DocId, payload: bytes) -> None:
-        self._send(self.layout.of("presence", doc), payload, {FROM_HEADER: self._id})
+        self._send(self.layout.presence(self.config.name or "-", doc), payload, {FROM_HEADER: self._id})
 
     def send_beacon(self, shard: int, beacon: Beacon) -> None:
         headers, payload = encode_beacon(beacon)
@@ -262,21 +262,21 @@ class Bus:
             self._followed.add(doc)
             if not self._follows_all:
                 self._want(self.layout.of("merged", doc), self._on_merged)
-                self._want(self.layout.of("presence", doc), self._on_presence)
+                self._want(self.layout.presence("*", doc), self._on_presence)
 
     def unfollow(self, doc: DocId) -> None:
         if doc in self._followed:
             self._followed.discard(doc)
-            self._unwant([self.layout.of("merged", doc), self.layout.of("presence", doc)])
+            self._unwant([self.layout.of("merged", doc), self.layout.presence("*", doc)])
 
     def follow_all(self) -> None:
         """Hear every document; `follow` adds nothing to it."""
         if not self._follows_all:
             self._follows_all = True
             for doc in sorted(self._followed):
-                self._unwant([self.layout.of("merged", doc), self.layout.of("presence", doc)])
+                self._unwant([self.layout.of("merged", doc), self.layout.presence("*", doc)])
             self._want(self.layout.every("merged"), self._on_merged)
-            self._want(self.layout.every("presence"), self._on_presence)
+            self._want(self.layout.every_presence("*"), self._on_presence)
 
     def follow_beacons(self) -> None:
         """Hear the leaders' beacons, and their questions for what they lack."""
@@ -325,6 +325,13 @@ class Bus:
             self._want(subject, asked)
         self._sync_subjects = subjects
 
+    def serve_stamp(self) -> None:
+        """Mark a log that was rolled back, for those that may not."""
+        handle = stamp.serve_stamp(
+            lambda: self.session().link, self.layout, self._keeper.holds, lambda: self._keeper.look_now()
+        )
+        self._want(f"{self.layout.namespace}.stamp", lambda message: self._spawn(handle(message)))
+
     def answer(self, reply: str, answer: SyncAnswer) -> None:
         session = self._session
         if session is not None:
@@ -341,7 +348,9 @@ class Bus:
         session = self.session()
         answers: list[JsonObject] = []
         arrived: asyncio.Queue[Msg] = asyncio.Queue()
-        reply = session.link.inbox(arrived.put_nowait)
+        # Not an inbox: a node in an account of its own may publish under this, and under nobody's inbox.
+        reply = f"{self.layout.namespace}.answer.{secrets.token_hex(10)}"
+        session.link.subscribe(reply, arrived.put_nowait)
         try:
             if not session.link.send(f"{self.layout.namespace}.ask", json.dumps(question).encode(), reply=reply):
                 raise BusUnreachable("the question was not sent: the link is down or full")
@@ -356,7 +365,7 @@ class Bus:
                             answers.append(answer)
             return answers
         finally:
-            session.link.forget(reply)
+            session.link.unsubscribe(reply)
 
     def serve_ask(self, handler: Callable[[JsonObject], Awaitable[JsonObject | None]]) -> None:
         """Answer operators' questions; None: this one is for somebody else."""

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from sync.errors import SkerryError
 
-from . import daemons, demo, replay, status, token_commands
+from . import account_commands, daemons, demo, replay, status, token_commands
 from .config import Config, load_config
 from .http_client import EDGE_URL, TOKEN_VARIABLE, get_json_now
 from .log import named, set_up_logging
@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     nats = argparse.ArgumentParser(add_help=False)
     nats.add_argument("--nats", metavar="URL[,URL…]", help="NATS servers (default: nats://127.0.0.1:4222)")
     nats.add_argument("--credentials", type=Path, metavar="FILE", help="NATS credentials file")
+    nats.add_argument("--nkey", type=Path, metavar="FILE", help="seed of a NATS user, as nats-accounts makes it")
     for name, what in (("ca", "authority"), ("cert", "certificate"), ("key", "key")):
         nats.add_argument(f"--tls-{name}", type=Path, metavar="FILE", help=f"TLS {what} for NATS (PEM)")
     streams = argparse.ArgumentParser(add_help=False)
@@ -110,7 +111,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     serve = command("serve", _serve, "everything on one machine", node, disk, streams, broker, pins, doors)
     serve.add_argument("--nats-listen", metavar="HOST:PORT", help="of the embedded server (default: 127.0.0.1:4222)")
-    command("nats", _nats, "the embedded nats-server alone", disk, broker)
+    made = command("nats", _nats, "the embedded nats-server alone", disk, broker)
+    made.add_argument("--accounts", type=Path, metavar="FILE", help="accounts, as nats-accounts makes them")
+    made.add_argument("--insecure", action="store_true", default=None, help="serve others without asking who they are")
+    made = command("nats-accounts", _accounts, "make NATS users of which no edge can harm the log")
+    account_commands.add_arguments(made)
     command("leader", _leader, "merge and rebroadcast", node, nats, streams)
     command("edge", _edge, "serve clients", node, disk, nats, streams, pins, doors)
     made = command("demo", _demo, "two edges, cut off, edited, joined again, equal")
@@ -181,6 +186,10 @@ def _leader(options: argparse.Namespace) -> int:
 
 def _edge(options: argparse.Namespace) -> int:
     return _stay(_named(options, "edge"), daemons.run_edge)
+
+
+def _accounts(options: argparse.Namespace) -> int:
+    return account_commands.run_accounts(options, _load(options))
 
 
 def _revoke(options: argparse.Namespace) -> int:

@@ -62,6 +62,10 @@ class Config(BaseSettings):
     """NATS servers, comma-separated."""
     credentials: Path | None = None
     """NATS credentials file."""
+    nkey: Path | None = None
+    """Seed of a NATS user (`skerry nats-accounts` makes it)."""
+    accounts: Path | None = None
+    """For the embedded nats-server: accounts, as `skerry nats-accounts` makes them."""
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -104,7 +108,17 @@ class Config(BaseSettings):
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(check_origin(one) for one in value)
 
-    @field_validator("credentials", "tls_ca", "tls_cert", "tls_key", "auth_keys", "listen_tls_cert", "listen_tls_key")
+    @field_validator(
+        "credentials",
+        "tls_ca",
+        "tls_cert",
+        "tls_key",
+        "nkey",
+        "accounts",
+        "auth_keys",
+        "listen_tls_cert",
+        "listen_tls_key",
+    )
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
@@ -138,9 +152,10 @@ class Config(BaseSettings):
             self.tls_ca,
             self.tls_cert,
             self.tls_key,
-            self.shards,
-            self.replicas,
-            self.development,
+            shards=self.shards,
+            replicas=self.replicas,
+            development=self.development,
+            nkey=self.nkey,
         )
 
     @classmethod

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from sync.errors import BusError, SkerryError
+from sync.errors import BusError, ConfigError, SkerryError
 
 from . import status
 from .admission import Admission
@@ -55,7 +55,14 @@ async def _first(
 @asynccontextmanager
 async def _nats(config: Config) -> AsyncIterator[NatsServer]:
     host, port = config.nats_address
-    server = NatsServer(config.data / "nats", host=host, port=port, sync_always=config.sync_always)
+    accounts = "" if config.accounts is None else config.accounts.read_text("utf-8")
+    if not accounts and not is_loopback(host) and not config.insecure:
+        raise ConfigError(
+            f"listen: {host}:{port} can be reached from elsewhere, and nats-server asks nobody who they are; give"
+            " --accounts FILE (`skerry nats-accounts` makes one), or --insecure where that is meant"
+        )
+    directory = config.data / "nats"
+    server = NatsServer(directory, host=host, port=port, sync_always=config.sync_always, accounts=accounts)
     await server.start()
     try:
         yield server

@@ -54,6 +54,7 @@ class LeaderDaemon:
         self.config = config
         self.name = config.name
         self.bus = Bus(config.bus(config.name), self)
+        self.bus.serve_stamp()
         self.lease = Lease(self.bus.session, config.name, self._gained, self._lost)
         self._origin = Origin(secrets.randbelow(ORIGIN_MAX) + 1)
         self.machine = Leader(LeaderSettings(config.name, self._origin))

@@ -28,6 +28,7 @@ from sync.limits import RETRY_MS_MIN
 from .log import named
 from .nats_link import LinkOptions, NatsLink
 from .session import Session
+from .stamp import ask_stamp
 from .streams import Layout, LogState, ensure_streams, message_headers, raise_epoch, read_log_state
 
 __all__ = ["BusConfig", "BusState", "LinkKeeper", "Witness"]
@@ -52,6 +53,7 @@ class BusConfig:
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    nkey: Path | None = None
     shards: int | None = None
     """None: as the log says; SHARDS_DEFAULT where it has to be made."""
     replicas: int = 1
@@ -83,7 +85,8 @@ class LinkKeeper:
         self._layout = layout
         self._tell_up = up
         self._tell_down = down
-        self._options = LinkOptions(config.name, config.credentials, config.tls_ca, config.tls_cert, config.tls_key)
+        tls = config.tls_ca, config.tls_cert, config.tls_key
+        self._options = LinkOptions(config.name, config.credentials, *tls, config.nkey)
         self._link: NatsLink | None = None
         self._session: Session | None = None
         self._witness: Witness | None = None
@@ -215,12 +218,20 @@ class LinkKeeper:
                 intact = False
             elif not await self._still_there(link, state, version, doc, dot):
                 log.error("log_rolled_back epoch=%x seq=%d doc=%s", version.epoch, version.seq, named(doc))
-                epoch = await raise_epoch(link, self._layout)
+                try:
+                    epoch = await raise_epoch(link, self._layout)
+                except BusRefused:
+                    epoch = await ask_stamp(link, self._layout, witness)
                 state = replace(state, epoch=epoch)
                 intact = False
         if not intact:
             self._witness = None
         return state, intact
+
+    async def holds(self, link: NatsLink, witness: Witness) -> bool:
+        """Is this entry in the log? Asked of the server, whoever claims that it is not."""
+        state = await read_log_state(link, self._layout)
+        return state is not None and await self._still_there(link, state, *witness)
 
     async def _still_there(self, link: NatsLink, state: LogState, version: Version, doc: DocId, dot: Dot) -> bool:
         if version.seq > state.last_seq:

@@ -84,7 +84,9 @@ def scrubbed(text: str, doc: DocId | None) -> str:
     return re.sub(rf"(?<!\w)(?:{spellings})(?!\w)", named(doc), text)
 
 
-_SUBJECT = re.compile(r"([\w-]+\.(?:changes\.\d+|merged|repair|presence|snapshots|rejected|events))\.([^\s\"'*>;,)]+)")
+_SUBJECT = re.compile(
+    r"([\w-]+\.(?:changes\.\d+|merged|repair|presence\.[^\s.]+|snapshots|rejected|events))\.([^\s\"'*>;,)]+)"
+)
 
 
 def without_subjects(text: str) -> str:

@@ -50,6 +50,7 @@ class LinkOptions:
     tls_ca: Path | None
     tls_cert: Path | None
     tls_key: Path | None
+    nkey: Path | None = None
 
     def tls(self, url: str) -> ssl.SSLContext | None:
         if not (self.tls_ca or self.tls_cert or url.startswith("tls://")):
@@ -237,6 +238,7 @@ class NatsLink:
             ping_interval=8,
             tls=options.tls(url),
             user_credentials=options.credentials,
+            nkeys_seed=None if options.nkey is None else str(options.nkey),
         )
         await self._client.subscribe(
             f"{self._inbox}.*", cb=_guarded(self._reply), pending_msgs_limit=0, pending_bytes_limit=INBOX_BYTES_MAX

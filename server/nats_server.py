@@ -62,13 +62,16 @@ class NatsServer:
         sync_always: bool = False,
         max_payload: int = MAX_PAYLOAD_BYTES,
         name: str = "skerry",
+        accounts: str = "",
     ) -> None:
+        """`accounts`: text for the configuration (`server.accounts`); empty: whoever reaches it may everything."""
         self.data_dir = data_dir
         self.host = host
         self.port = port
         self._sync_interval = "always" if sync_always else "1s"
         self._max_payload = max_payload
         self._name = name
+        self._accounts = accounts
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -187,6 +190,7 @@ class NatsServer:
                 f"  store_dir: {quoted(str(self.data_dir / 'jetstream'))}",
                 f"  sync_interval: {quoted(self._sync_interval)}",
                 "}",
+                self._accounts,
                 "",
             ]
         )

@@ -99,12 +99,19 @@ class Layout:
         return f"{self.namespace}.changes.{shard}.{subject_token(doc)}"
 
     def of(self, kind: str, doc: DocId) -> str:
-        """`<ns>.<kind>.<doc>`: merged, repair, presence, snapshots, rejected, events."""
+        """`<ns>.<kind>.<doc>`: merged, repair, snapshots, rejected, events."""
         return f"{self.namespace}.{kind}.{subject_token(doc)}"
 
     def of_shard(self, kind: str, shard: int) -> str:
         """`<ns>.<kind>.<shard>`: sync, beacon."""
         return f"{self.namespace}.{kind}.{shard}"
+
+    def presence(self, edge: str, doc: DocId) -> str:
+        """Under the name of the edge that says it: a server can be told who may."""
+        return f"{self.namespace}.presence.{edge}.{subject_token(doc)}"
+
+    def every_presence(self, edge: str) -> str:
+        return f"{self.namespace}.presence.{edge}.*"
 
     def every(self, kind: str) -> str:
         return f"{self.namespace}.{kind}.*"
@@ -179,11 +186,11 @@ async def raise_epoch(nats: Requester, layout: Layout) -> int:
     config = _object(info.get("config"))
     metadata = _object(config.get("metadata"))
     epoch = max(time.time_ns(), _log_state(layout, info).epoch + 1)
-    await api(
-        nats,
-        f"STREAM.UPDATE.{layout.changes}",
-        {**config, "metadata": {**metadata, EPOCH_KEY: str(epoch)}},
-    )
+    update = {**config, "metadata": {**metadata, EPOCH_KEY: str(epoch)}}
+    try:
+        await api(nats, f"STREAM.UPDATE.{layout.changes}", update)
+    except BusUnreachable:  # JetStream has just answered
+        raise BusRefused(f"{layout.changes}: this user may not mark it; a leader may") from None
     return epoch
 
 
@@ -296,6 +303,8 @@ async def _find_or_make(nats: Requester, name: str, want: Json) -> Json:
         except ApiError as error:
             if error.err_code != STREAM_EXISTS:  # another node was faster: look at what it made
                 raise
+        except BusUnreachable:  # JetStream has just answered: this user's account does not reach so far
+            raise BusUnreachable(f"{name}: not there yet, and this user may not make it; start a leader") from None
     raise BusError(f"{name}: made and deleted by others at the same time; try again")
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
 import client
 from server.auth import Rule, make_key, make_token, parse_keys
-from server.log import named, scrubbed, without_subjects
+from server.log import named, report, scrubbed, without_subjects
 from sync import wire
 from sync.document import Document
 from sync.ids import parse_document_id
+from sync.step import Report
 from tests.processes import NatsNode, Node
 
 DOC = "geheim/Übernahme der Schröder.AG"
@@ -89,7 +92,6 @@ def test_a_run_with_distinctive_names_leaves_none_of_them_in_a_log(tmp_path: Pat
     logs = "".join(node.errors() for node in nodes)
     assert "client_refused" in logs
     assert "client_closed" in logs
-    assert "doc=#" in logs
     secrets = [DOC, quote(DOC, safe=""), quote(DOC), "bernahme", "Schr", TEXT, SUBJECT, "zacharias", KID]
     secrets += [part for text in (good, bad) for part in text.split(".")[1:]]
     told = [line for line in logs.splitlines() if any(secret in line for secret in secrets)]
@@ -105,6 +107,13 @@ def test_a_document_has_the_same_digits_in_every_log() -> None:
         f"{named(doc)}: have 1; {named(doc)} too, notes/plan.txtx not"
     )
     assert scrubbed("a letter", parse_document_id("a")) == f"{named(parse_document_id('a'))} letter"
+
+
+def test_what_a_machine_reports_names_no_document(caplog: pytest.LogCaptureFixture) -> None:
+    doc = parse_document_id(DOC)
+    report(logging.getLogger("skerry.test"), Report("update_refused", doc, f"{DOC}: an update broke it"))
+
+    assert caplog.messages == [f"update_refused doc={named(doc)} detail='{named(doc)}: an update broke it'"]
 
 
 def test_subjects_in_errors_of_nats_lose_their_documents() -> None:

@@ -388,8 +388,8 @@ def test_bytes_that_are_no_message_are_dropped_and_counted(nats: NatsServer, nam
             link = bus.session().link
             for kind in ("merged", "beacon", "repair"):
                 link.send(f"{namespace}.{kind}.x", b"\xff\x00")
-            link.send(f"{namespace}.presence.%ff", b"p")
-            link.send(f"{namespace}.presence.x", b"p")
+            link.send(f"{namespace}.presence.e.%ff", b"p")
+            link.send(f"{namespace}.presence.e.x", b"p")
 
             await until(lambda: bus.dropped_count == 4 and bool(ear.heard))
             assert ear.heard == [(DocId("x"), b"p")]
@@ -606,7 +606,7 @@ def test_a_listener_that_raises_harms_nobody(nats: NatsServer, namespace: str) -
         async with running(nats.url, namespace, ear=ear) as bus:
             bus.follow(PLAN)
             for _ in range(2):
-                bus.session().link.send(bus.layout.of("presence", PLAN), b"p")
+                bus.session().link.send(bus.layout.presence("e", PLAN), b"p")
             await until(lambda: len(ear.heard) == 2)
             assert len(ear.links) == 1
 

@@ -51,7 +51,7 @@ def test_a_frozen_server_costs_the_link_and_its_return_brings_it_back(make_nats:
             await published(bus, change("a", 2))
             assert "no sign of life" in str(ear.links[1])
             assert ear.links[2] == (bus.epoch, True)
-            bus.session().link.send(bus.layout.of("presence", DocId("a")), b"p")
+            bus.session().link.send(bus.layout.presence("e", DocId("a")), b"p")
             await until(lambda: ear.heard == [(DocId("a"), b"p")])
 
     asyncio.run(run())
