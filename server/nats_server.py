@@ -200,9 +200,10 @@ class NatsServer:
         while time.monotonic() < ends:
             if self._process.poll() is not None:
                 raise BusUnreachable(self._failure(f"ended with status {self._process.returncode}"))
+            listens_at = self._chosen_port()  # written when our child listens: on a port in use another one greets
             if self.port == 0:
-                self.port = self._chosen_port()
-            if self.port != 0 and await self._greets():
+                self.port = listens_at
+            if listens_at and await self._greets():
                 return
             await asyncio.sleep(POLL_S)
         raise BusUnreachable(self._failure("accepts no connections in time"))
