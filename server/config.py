@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from sync import limits
 from sync.errors import ConfigError
 
 from .bus import BusConfig
@@ -79,6 +80,18 @@ class Config(BaseSettings):
     """The embedded nats-server syncs each message: a tenth of the throughput."""
     pin: Annotated[tuple[str, ...], NoDecode] = ()
     """Patterns of documents that this edge keeps replicated, comma-separated."""
+    client_messages_per_s: Annotated[int, Field(ge=1)] = limits.CLIENT_MESSAGES_PER_S
+    """What one connection may send for long: ten times that in a burst, then it is slowed down, in the end closed."""
+    client_bytes_per_s: Annotated[int, Field(ge=1024)] = limits.CLIENT_BYTES_PER_S
+    connections_max: Annotated[int, Field(ge=1)] = limits.CONNECTIONS_MAX
+    document_clients_max: Annotated[int, Field(ge=1)] = limits.DOCUMENT_CLIENTS_MAX
+    """Connections on one document."""
+    document_bytes_max: Annotated[int, Field(ge=1)] = limits.DOCUMENT_BYTES_MAX
+    documents_bytes_max: Annotated[int, Field(ge=1)] = limits.DOCUMENTS_BYTES_MAX
+    """All documents in memory together, as stored."""
+    outbox_count_max: Annotated[int, Field(ge=1)] = limits.OUTBOX_COUNT_MAX
+    """Changes that no leader has merged; beyond it, edits are refused."""
+    outbox_bytes_max: Annotated[int, Field(ge=1)] = limits.OUTBOX_BYTES_MAX
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_style: Literal["line", "json"] = "line"
 

@@ -26,6 +26,7 @@ from sync.document import JsonValue
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
+from sync.limits import OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT
 from sync.replica import Replica
 from sync.step import (
     AskSync,
@@ -51,6 +52,7 @@ from .config import Config
 from .log import named, report, scrubbed
 from .store import SQLiteStore
 from .tasks import Tasks
+from .watchdog import Watchdog
 
 __all__ = ["Connection", "EdgeDaemon", "Reading"]
 
@@ -117,6 +119,12 @@ class EdgeDaemon:
         self.machine = Edge(
             EdgeSettings(config.name, Origin(secrets.randbelow(ORIGIN_MAX) + 1), config.pin, config.namespace)
         )
+        pressure = self.machine.pressure
+        pressure.document_bytes_max = config.document_bytes_max
+        pressure.document_clients_max = config.document_clients_max
+        pressure.documents_bytes_max = config.documents_bytes_max
+        self.watchdog = Watchdog()
+        self._warn_outbox_ms = 0
         self.bus = Bus(config.bus(config.name), self)
         self.connections: dict[ConnId, Connection] = {}
         self.started_ms = wall_ms()
@@ -137,6 +145,7 @@ class EdgeDaemon:
     async def start(self) -> None:
         """Serves at once, whether or not there is a link."""
         self._loop = asyncio.get_running_loop()
+        self.watchdog.start()
         text = self.store.get_meta(WITNESS)
         if text is not None:
             version, dot, doc = text.split(" ", 2)
@@ -150,6 +159,7 @@ class EdgeDaemon:
     async def stop(self, deadline_s: float = 5.0) -> None:
         """Commit, ship what can be shipped in that time, leave the rest in the outbox."""
         self.tasks.close()
+        self.watchdog.stop()
         ends = time.monotonic() + deadline_s
         for conn in list(self.connections):
             self.closed(conn)
@@ -178,8 +188,27 @@ class EdgeDaemon:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            self._look_at_outbox()
             self._do(self.machine.tick(now_ms()))
             self._keep_witness()
+
+    def _look_at_outbox(self) -> None:
+        """Warns before it is full; then new edits are refused, with the reason, until some of it is merged."""
+        totals, config = self.store.outbox_totals(), self.config
+        full: tuple[str, int, int] | None = None
+        filling = False
+        for name, got, limit in (
+            ("outbox_count", totals.count, config.outbox_count_max),
+            ("outbox_bytes", totals.bytes, config.outbox_bytes_max),
+        ):
+            filling = filling or 100 * got >= OUTBOX_WARN_PERCENT * limit
+            if got >= limit:
+                full = (name, got, limit)
+        self.machine.pressure.outbox_full = full
+        if filling and now_ms() >= self._warn_outbox_ms:
+            self._warn_outbox_ms = now_ms() + OUTBOX_WARN_MS
+            event = "outbox_full" if full else "outbox_filling"
+            log.warning("%s count=%d bytes=%d detail='link it, or free its log'", event, totals.count, totals.bytes)
 
     def _keep_witness(self) -> None:
         """Only when every document has been compared with this log: until then, the next start must sweep again."""

@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -22,12 +23,21 @@ from websockets.typing import Subprotocol
 from sync import extension, wire
 from sync.errors import InvalidDocumentId, InvalidInput, LimitReached, SkerryError
 from sync.ids import ConnId, DocId, parse_document_id
-from sync.limits import ADMIT_MS_MAX, CHANNELS_MAX, FRAME_BYTES_MAX, UNADMITTED_FRAME_BYTES_MAX
-from sync.serving import CLOSE_BAD_FRAME
+from sync.limits import (
+    ADMIT_MS_MAX,
+    CHANNELS_MAX,
+    CLIENT_BYTES_BURST,
+    CLIENT_MESSAGES_BURST,
+    FLOOD_RETRY_S,
+    FRAME_BYTES_MAX,
+    UNADMITTED_FRAME_BYTES_MAX,
+)
+from sync.serving import CLOSE_BAD_FRAME, CLOSE_LIMIT
 from sync.wire import SUBPROTOCOL
 
 from . import http
 from .admission import CLOSE_FORBIDDEN, CLOSE_NO_TOKEN, NO_TOKEN, Admission, token_of
+from .allowance import Rates
 from .auth import OPERATOR_CLAIM, Grant, TokenRefused
 from .config import Address, is_loopback
 from .edge import EdgeDaemon
@@ -87,6 +97,13 @@ class Gateway:
     def __init__(self, daemon: EdgeDaemon, address: Address, admission: Admission | None = None) -> None:
         self._daemon = daemon
         self._admission = admission or Admission(daemon.config)
+        config = daemon.config
+        self._rates = Rates(
+            config.client_messages_per_s,
+            min(CLIENT_MESSAGES_BURST, 10 * config.client_messages_per_s),
+            config.client_bytes_per_s,
+            min(CLIENT_BYTES_BURST, 10 * config.client_bytes_per_s),
+        )
         self._address = address
         self._server: asyncio.Server | None = None
         self._sockets: set[Socket] = set()
@@ -130,7 +147,7 @@ class Gateway:
 
     def _socket(self) -> Socket:
         strange = self._admission.required  # so much is read of somebody of whom nothing is known
-        return Socket(self, self._sockets, UNADMITTED_FRAME_BYTES_MAX if strange else FRAME_BYTES_MAX)
+        return Socket(self, self._sockets, UNADMITTED_FRAME_BYTES_MAX if strange else FRAME_BYTES_MAX, self._rates)
 
     async def _tick(self) -> None:
         while True:
@@ -156,7 +173,14 @@ class Gateway:
         """A page of a foreign origin is not let in. Who has no token is, and is told by a code: a browser shows a page
         the code of a closing, and nothing of an HTTP status."""
         foreign = self._admission.origin(request.headers)
-        return None if foreign is None else http.refused(foreign.status, foreign.reason)
+        if foreign is not None:
+            return http.refused(foreign.status, foreign.reason)
+        if len(self._sockets) > self._daemon.config.connections_max:
+            count = self._daemon.config.connections_max
+            full = http.refused(HTTPStatus.SERVICE_UNAVAILABLE, f"connections: {count} are open; use another edge")
+            full.headers["Retry-After"] = str(FLOOD_RETRY_S)
+            return full
+        return None
 
     def opened(self, socket: Socket) -> Callable[[bytes], None]:
         assert socket.request is not None
@@ -245,12 +269,15 @@ class Gateway:
                 return
             message = extension.decode(inner)
             if isinstance(message, extension.Open):
-                if len(conns) >= CHANNELS_MAX:
-                    raise LimitReached("channels", len(conns) + 1, CHANNELS_MAX, "use another connection")
                 channel = Channel(client, number, conns)
-                if grant.may_read(message.doc):
+                if len(conns) >= CHANNELS_MAX:
+                    full = LimitReached("channels", len(conns) + 1, CHANNELS_MAX, "use another connection")
+                    channel.close(CLOSE_LIMIT, str(full))
+                elif grant.may_read(message.doc):
                     read_only = not grant.may_write(message.doc)
-                    conns[number] = self._daemon.opened(channel, message.doc, True, read_only)
+                    conn = self._daemon.opened(channel, message.doc, True, read_only)
+                    if conn in self._daemon.connections:  # else it was closed at once
+                        conns[number] = conn
                 else:
                     channel.close(CLOSE_FORBIDDEN, NOT_GRANTED)
         except (InvalidInput, LimitReached) as error:

@@ -46,7 +46,10 @@ def edge_status(daemon: EdgeDaemon, may_read: Callable[[DocId], bool] = lambda _
             "bytes": totals.bytes,
             "oldest_age_ms": wall_ms() - totals.oldest_ms if totals.oldest_ms is not None else None,
             "inflight": daemon.machine.shipping.inflight_count,
+            "full": daemon.machine.pressure.outbox_full is not None,
         },
+        "stalls": daemon.watchdog.status(),
+        "documents_bytes": daemon.machine.pressure.documents_bytes,
         "clients": len(daemon.connections),
         "documents": [
             {

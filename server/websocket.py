@@ -25,12 +25,16 @@ try:
 except ImportError:  # pragma: no cover: a platform without a compiler
     from websockets.utils import apply_mask
 
-from sync.limits import FRAME_BYTES_MAX, READER_BYTES_MAX
+from sync.limits import FLOOD_RETRY_S, FRAME_BYTES_MAX, READER_BYTES_MAX
+from sync.serving import CLOSE_LIMIT
+
+from .allowance import Allowance, Rates
 
 __all__ = ["Listener", "Socket", "packed"]
 
 READ_BYTES: Final = 65_536
 """At most so much is read in one turn of the loop: a flood of small frames holds it for some milliseconds only."""
+RATES: Final = Rates()
 HANDSHAKE_S: Final = 10.0
 CLOSE_S: Final = 2.0  # for the peer's farewell
 PING_S: Final = 20.0  # silence after which it is asked
@@ -70,7 +74,9 @@ def packed(message: bytes) -> bytes:
 
 
 class Socket(asyncio.BufferedProtocol):
-    def __init__(self, listener: Listener, sockets: set[Socket], frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+    def __init__(
+        self, listener: Listener, sockets: set[Socket], frame_bytes_max: int = FRAME_BYTES_MAX, rates: Rates = RATES
+    ) -> None:
         self._listener = listener
         self._sockets = sockets
         self.gone = asyncio.Event()
@@ -81,6 +87,9 @@ class Socket(asyncio.BufferedProtocol):
         self._take: Callable[[bytes], None] | None = None
         self._parts: list[BytesLike] = []
         self._heard_s = self._loop.time()
+        self._allowance = Allowance(rates, self._heard_s)
+        self._messages = 0
+        """Taken in this turn."""
         self._pinged = False
         self._timer: asyncio.TimerHandle | None = None
         self._answer: asyncio.Task[None] | None = None
@@ -116,6 +125,22 @@ class Socket(asyncio.BufferedProtocol):
         if at < count and not self._core.reader.eof:
             self._core.receive_data(bytes(_view[at:count]))
             self._hear()
+        rest_s = self._allowance.spend(self._messages, count, self._heard_s)
+        self._messages = 0
+        if rest_s:
+            self._rest(rest_s)
+
+    def _rest(self, seconds: float) -> None:
+        """Read nothing for so long: whoever sends too much is slowed down by its own network, and in the end closed."""
+        if self._allowance.floods(self._heard_s):
+            self.close(CLOSE_LIMIT, f"too much for too long; retry after {FLOOD_RETRY_S} s")
+        elif not self.transport.is_closing():
+            self.transport.pause_reading()
+            self._loop.call_later(seconds, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _take_short(self, count: int) -> int:
         """Short whole binary frames at the beginning of what was read; returns where the others begin."""
@@ -128,6 +153,7 @@ class Socket(asyncio.BufferedProtocol):
             if not 0 <= length <= _SHORT_MAX or end > count or core.state is not State.OPEN:
                 break
             take(apply_mask(_buffer[at + 6 : end], _buffer[at + 2 : at + 6]))
+            self._messages += 1
             at = end
         return at
 
@@ -155,6 +181,7 @@ class Socket(asyncio.BufferedProtocol):
         self._write()
 
     def _message(self, frame: Frame) -> None:
+        self._messages += 1
         if not frame.fin or self._parts:
             self._parts.append(frame.data)
             if not frame.fin:

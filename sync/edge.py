@@ -20,14 +20,16 @@ from fnmatch import fnmatchcase
 from . import extension, limits
 from .catchup import Catchup
 from .change import Beacon, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
+from .company import Out
 from .document import EMPTY_UPDATE
 from .errors import DocumentBroken, InvalidUpdate, LimitReached
 from .extension import Stage
 from .hosted import Hosted
 from .ids import ConnId, DocId, Dot, DotSet, Origin, Version
 from .ports import OutboxRow, StoredDocument
+from .pressure import Pressure
 from .replica import Replica, Verdict, covers, fold_log
-from .serving import Out, Serving
+from .serving import Serving
 from .shipping import Shipping
 from .step import (
     AskSync,
@@ -72,6 +74,10 @@ class Edge:
         self._serving = Serving(settings.name, settings.origin, settings.namespace)
         self._catchup = Catchup()
         self._shipped: dict[DocId, list[tuple[Dot, Version]]] = {}
+
+    @property
+    def pressure(self) -> Pressure:
+        return self._serving.pressure
 
     @property
     def hosted(self) -> Mapping[DocId, Hosted]:
@@ -558,10 +564,29 @@ class Edge:
                 self._look_at_waiters(host, now_ms, out)
             if self._serving.tick(host, now_ms, out) or self._unchecked(host, now_ms):
                 self._want_again(host, now_ms)
-            if host.doc not in self._shipped and not self._catchup.wants(host.doc):
+            if self._may_leave(host):
                 self._serving.leave_memory(host, now_ms, out)
+        self._relieve(now_ms, out)
         self._pump(now_ms, out)
         return Step(tuple(out))
+
+    def _may_leave(self, host: Hosted) -> bool:
+        return host.doc not in self._shipped and not self._catchup.wants(host.doc)
+
+    def _relieve(self, now_ms: int, out: Out) -> None:
+        """Over the limit of memory, documents that nobody uses leave at once, the longest unused first."""
+        hosts = [host for host in self._serving.hosted.values() if host.replica is not None]
+        pressure = self.pressure
+        pressure.documents_bytes = sum(host.state_bytes + host.row_bytes for host in hosts)
+        if pressure.documents_bytes <= pressure.documents_bytes_max:
+            return
+        for host in sorted(hosts, key=lambda host: host.idle_since_ms):
+            if self._may_leave(host):
+                self._serving.leave_memory(host, now_ms, out, 0)
+                if host.replica is None or host.doc not in self._serving.hosted:
+                    pressure.documents_bytes -= host.state_bytes + host.row_bytes
+                    if pressure.documents_bytes <= pressure.documents_bytes_max:
+                        return
 
     def _unchecked(self, host: Hosted, now_ms: int) -> bool:
         """Nobody said anything for long: a leader may have died with its broadcast, or acknowledged for another log."""

@@ -25,6 +25,13 @@ PRESENCE_ENTRIES_MAX: Final = 5_000  # per document
 PRESENCE_BYTES_MAX: Final = 8 * 1024 * 1024  # all states of a document; 5,000 of the largest would be 320 MB
 PRESENCE_PAYLOAD_BYTES_MAX: Final = 512 * 1024  # one awareness message between edges: half of NATS' max_payload
 
+CLIENT_MESSAGES_PER_S: Final = 5_000  # of one connection, for long; typing is 10, a replay at full speed some thousands
+CLIENT_MESSAGES_BURST: Final = 50_000  # at once: a day offline, sent again
+CLIENT_BYTES_PER_S: Final = 16 * 1024 * 1024  # one frame of the largest size a second
+CLIENT_BYTES_BURST: Final = 128 * 1024 * 1024
+FLOOD_MS_MAX: Final = 120_000  # slowed down without a break for so long, it is no burst: closed, "retry after"
+FLOOD_RETRY_S: Final = 30  # what is said then
+
 # --- updates (FACTS.md 1.7) ------------------------------------------------------------------------------------------
 UPDATE_BYTES_MAX: Final = 64 * 1024 * 1024  # a whole state of a 10-million-character document fits
 UPDATE_STRUCTS_MAX: Final = 4_000_000  # one struct costs pycrdt about 100 bytes of memory
@@ -47,7 +54,15 @@ CHANNELS_MAX: Final = 1_000  # documents open on one connection of the extension
 READER_BYTES_MAX: Final = 32 * 1024 * 1024  # not read by one client: two frames of the largest size; then it is closed
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024  # not yet flushed, per document
 LOADING_FRAMES_MAX: Final = 1_000  # held per document until it is loaded
+CONNECTIONS_MAX: Final = 10_000  # of one edge: 15 kB each, and as many files as a process is usually allowed at most
+DOCUMENT_CLIENTS_MAX: Final = 5_000  # connections on one document: each update is written to all of them
+DOCUMENT_BYTES_MAX: Final = 256 * 1024 * 1024  # of a document's state and rows: 40 million characters
+DOCUMENTS_BYTES_MAX: Final = 1024 * 1024 * 1024  # of all documents in memory, as stored; pycrdt takes a few times that
 OUTBOX_COUNT_MAX: Final = 10_000_000  # rows on disk, about 1-2 GB: months of full-time typing offline
+OUTBOX_BYTES_MAX: Final = 16 * 1024 * 1024 * 1024  # of updates in them: a disk of an ordinary machine takes that
+OUTBOX_WARN_PERCENT: Final = 80  # in the log, every minute, before nothing more is taken
+OUTBOX_WARN_MS: Final = 60_000
+STALL_MS: Final = 100  # the event loop did nothing else for so long: counted, and named in the status
 OUTBOX_WINDOW_COUNT: Final = 1_000  # changes in flight to the log at once; the rest wait on disk
 OUTBOX_WINDOW_BYTES: Final = 16 * 1024 * 1024
 PUBLISH_MS_MAX: Final = 5_000  # no acknowledgement from the log: publish again (the dot makes it one)

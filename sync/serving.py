@@ -20,19 +20,19 @@ from collections.abc import Iterable, Sequence
 
 from . import extension, limits, wire
 from .change import Change, Context
+from .company import Company, Out
 from .document import merge
 from .errors import DocumentBroken, InvalidFrame, InvalidInput, InvalidUpdate, LimitReached
 from .hosted import Flushed, Hosted, Pending
 from .ids import ConnId, DocId, Dot, DotSet, Origin, Version
 from .ports import StoredDocument
-from .presence import encode_awareness
+from .pressure import Pressure
 from .replica import Replica, Taken, Verdict
 from .step import (
     AppendUpdate,
     Close,
     Commit,
     Compact,
-    EdgeEffect,
     Follow,
     Load,
     PresenceOut,
@@ -42,7 +42,7 @@ from .step import (
 )
 from .token import decode_token
 from .tracking import PerConn, Waiter
-from .validate import AwarenessEntry, check_awareness, check_state_vector, check_update
+from .validate import check_awareness, check_state_vector, check_update
 from .writing import Writing
 
 __all__ = [
@@ -61,25 +61,28 @@ CLOSE_LIMIT = 4429
 CLOSE_CANNOT_STORE = 4507
 
 _READ_ONLY = wire.encode(wire.PermissionDenied("read-only: this token may not change this document"))
-Out = list[EdgeEffect]
 
 
-class Serving:
+class Serving(Company):
     def __init__(self, name: str, origin: Origin, namespace: str) -> None:
+        super().__init__()
         self.name = name
         self.namespace = namespace
         self.origin = origin
-        self.linked = False
-        """Set by the upper half: whether presence leaves the edge, and whether a first open waits."""
-        self.hosted: dict[DocId, Hosted] = {}
         self._conns: dict[ConnId, DocId] = {}
         self._read_only: set[ConnId] = set()
+        self.pressure = Pressure()
         self._dirty: dict[DocId, None] = {}
         self.writing = Writing(name, origin)
         self._tickets: dict[int, tuple[Flushed, ...]] = {}
 
     # --- clients -----------------------------------------------------------------------------------------------------
     def opened(self, conn: ConnId, doc: DocId, extended: bool, now_ms: int, out: Out, read_only: bool = False) -> None:
+        try:
+            self.pressure.room_for_client(self.hosted.get(doc))
+        except LimitReached as error:
+            out.append(Close(conn, CLOSE_LIMIT, str(error)[:120]))
+            return
         host = self.host(doc, now_ms, out)
         self._conns[conn] = doc
         if read_only:
@@ -107,6 +110,8 @@ class Serving:
         except InvalidInput as error:
             self._drop_conn(conn, CLOSE_BAD_FRAME, str(error), now_ms, out)
         except LimitReached as error:
+            if conn not in host.tracking.conns:  # stock clients show a closing's reason to nobody, and this they do
+                out.append(Send((conn,), wire.encode(wire.PermissionDenied(str(error)))))
             self._drop_conn(conn, CLOSE_LIMIT, str(error), now_ms, out)
         except DocumentBroken as error:
             self.rebuild(host, str(error), out)
@@ -212,7 +217,10 @@ class Serving:
         size = host.pending_bytes + len(update)
         if size > limits.PENDING_BYTES_MAX:
             raise LimitReached("pending_bytes", size, limits.PENDING_BYTES_MAX, "send less at once")
-        taken = host.replica.take(update, check_update(update), now_ms, conn)
+        shape = check_update(update)
+        if self.pressure.wants_look(host, size):
+            self.pressure.room_for_update(host, size, shape)
+        taken = host.replica.take(update, shape, now_ms, conn)
         if taken.verdict is Verdict.EARLY and dot is not None:
             host.tracking.set_aside(update, dot, context or Context(self.name))
         self._pend_taken(host, conn, taken, update, dot, context)
@@ -260,11 +268,6 @@ class Serving:
         assert host.replica is not None
         out.append(Send((conn,), wire.encode(wire.SyncStep2(host.replica.diff(state_vector)))))
 
-    def _fan_out(self, host: Hosted, frame: bytes, besides: Sequence[ConnId], out: Out) -> None:
-        conns = tuple(conn for conn in host.conns if conn not in besides) if besides else tuple(host.conns)
-        if conns:
-            out.append(Send(conns, frame))
-
     def _echo_when_safe(self, host: Hosted, out: Out) -> None:
         if host.echo and not host.commits and not host.pending and not self.writing.holds(host.doc):
             out.extend(Send((conn,), frame) for conn, frame in host.echo if conn in host.conns)
@@ -293,53 +296,6 @@ class Serving:
     def _drop_clients(self, host: Hosted, reason: str, now_ms: int, out: Out) -> None:
         for conn in tuple(host.conns):
             self._drop_conn(conn, CLOSE_CANNOT_STORE, reason, now_ms, out)
-
-    # --- presence ----------------------------------------------------------------------------------------------------
-    def presence(self, doc: DocId, payload: bytes, now_ms: int, out: Out) -> None:
-        """Awareness of another edge's clients; empty: that edge asks for ours."""
-        host = self.hosted.get(doc)
-        if host is None:
-            return
-        if not payload:
-            self._tell_local_states(host, out)
-            return
-        try:
-            entries = check_awareness(payload)
-            news = host.presence.merge(entries, None, now_ms)
-        except (InvalidInput, LimitReached):
-            return  # presence may be lost (law 10)
-        self._send_presence(news, tuple(host.conns), out)
-        corrections = host.presence.corrections(entries)
-        if corrections and self.linked:  # it left here and went there: told so, its client comes back with a new clock
-            out.append(PresenceOut(doc, encode_awareness(corrections)))
-
-    def announce_presence(self, host: Hosted, out: Out) -> None:
-        """The link is back: ask the other edges, and tell them."""
-        if host.conns:
-            out.append(PresenceOut(host.doc, b""))
-            self._tell_local_states(host, out)
-
-    def _tell_local_states(self, host: Hosted, out: Out) -> None:
-        mine = host.presence.local_states()
-        if mine:
-            out.append(PresenceOut(host.doc, mine))
-
-    def _send_states(self, host: Hosted, conn: ConnId, out: Out) -> None:
-        """Everybody who is here, for a joiner."""
-        everybody = host.presence.states()
-        if everybody:
-            out.append(Send((conn,), wire.encode(wire.AwarenessUpdate(everybody))))
-
-    def _presence_news(self, host: Hosted, news: Sequence[AwarenessEntry], besides: Sequence[ConnId], out: Out) -> None:
-        if news:
-            payload = encode_awareness(news)
-            self._fan_out(host, wire.encode(wire.AwarenessUpdate(payload)), besides, out)
-            if self.linked:
-                out.append(PresenceOut(host.doc, payload))
-
-    def _send_presence(self, entries: Sequence[AwarenessEntry], conns: tuple[ConnId, ...], out: Out) -> None:
-        if conns and entries:
-            out.append(Send(conns, wire.encode(wire.AwarenessUpdate(encode_awareness(entries)))))
 
     # --- documents come and go ---------------------------------------------------------------------------------------
     def host(self, doc: DocId, now_ms: int, out: Out) -> Hosted:
@@ -597,10 +553,10 @@ class Serving:
             host.early_asked.clear()
         return compare
 
-    def leave_memory(self, host: Hosted, now_ms: int, out: Out) -> None:
+    def leave_memory(self, host: Hosted, now_ms: int, out: Out, idle_ms: int = limits.DOCUMENT_IDLE_MS) -> None:
         """With an outbox only the document itself leaves; its record stays to hear of the merge."""
         busy = host.conns or host.commits or host.pending or host.loading or host.suspects
-        if busy or self.writing.holds(host.doc) or now_ms - host.idle_since_ms < limits.DOCUMENT_IDLE_MS:
+        if busy or self.writing.holds(host.doc) or now_ms - host.idle_since_ms < idle_ms:
             return
         if len(host.unmerged):
             host.replica = None

@@ -1,0 +1,79 @@
+"""Who is here: the half of serving that is about presence, and what goes to all clients of a document.
+
+Room: awareness in and out, between an edge's own clients and the other edges. Never stored, may be lost (law 10). What
+a client's message means otherwise is `sync.serving`'s, which is built on this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import wire
+from .errors import InvalidInput, LimitReached
+from .hosted import Hosted
+from .ids import ConnId, DocId
+from .presence import encode_awareness
+from .step import EdgeEffect, PresenceOut, Send
+from .validate import AwarenessEntry, check_awareness
+
+__all__ = ["Company", "Out"]
+
+Out = list[EdgeEffect]
+
+
+class Company:
+    def __init__(self) -> None:
+        self.linked = False
+        """Set by the upper half: whether presence leaves the edge, and whether a first open waits."""
+        self.hosted: dict[DocId, Hosted] = {}
+
+    def _fan_out(self, host: Hosted, frame: bytes, besides: Sequence[ConnId], out: Out) -> None:
+        conns = tuple(conn for conn in host.conns if conn not in besides) if besides else tuple(host.conns)
+        if conns:
+            out.append(Send(conns, frame))
+
+    def presence(self, doc: DocId, payload: bytes, now_ms: int, out: Out) -> None:
+        """Awareness of another edge's clients; empty: that edge asks for ours."""
+        host = self.hosted.get(doc)
+        if host is None:
+            return
+        if not payload:
+            self._tell_local_states(host, out)
+            return
+        try:
+            entries = check_awareness(payload)
+            news = host.presence.merge(entries, None, now_ms)
+        except (InvalidInput, LimitReached):
+            return  # presence may be lost (law 10)
+        self._send_presence(news, tuple(host.conns), out)
+        corrections = host.presence.corrections(entries)
+        if corrections and self.linked:  # it left here and went there: told so, its client comes back with a new clock
+            out.append(PresenceOut(doc, encode_awareness(corrections)))
+
+    def announce_presence(self, host: Hosted, out: Out) -> None:
+        """The link is back: ask the other edges, and tell them."""
+        if host.conns:
+            out.append(PresenceOut(host.doc, b""))
+            self._tell_local_states(host, out)
+
+    def _tell_local_states(self, host: Hosted, out: Out) -> None:
+        mine = host.presence.local_states()
+        if mine:
+            out.append(PresenceOut(host.doc, mine))
+
+    def _send_states(self, host: Hosted, conn: ConnId, out: Out) -> None:
+        """Everybody who is here, for a joiner."""
+        everybody = host.presence.states()
+        if everybody:
+            out.append(Send((conn,), wire.encode(wire.AwarenessUpdate(everybody))))
+
+    def _presence_news(self, host: Hosted, news: Sequence[AwarenessEntry], besides: Sequence[ConnId], out: Out) -> None:
+        if news:
+            payload = encode_awareness(news)
+            self._fan_out(host, wire.encode(wire.AwarenessUpdate(payload)), besides, out)
+            if self.linked:
+                out.append(PresenceOut(host.doc, payload))
+
+    def _send_presence(self, entries: Sequence[AwarenessEntry], conns: tuple[ConnId, ...], out: Out) -> None:
+        if conns and entries:
+            out.append(Send(conns, wire.encode(wire.AwarenessUpdate(encode_awareness(entries)))))
