@@ -20,13 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from sync import extension
+from sync import extension, wire
 from sync.change import Beacon, Merged, RepairAsk
 from sync.document import JsonValue
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
-from sync.limits import OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT
+from sync.limits import FIRST_OPEN_MS_MAX, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT
 from sync.replica import Replica
 from sync.step import (
     AskSync,
@@ -100,6 +100,21 @@ class _Waiting:
     def close(self, code: int, reason: str) -> None:
         if not self.reached.done():
             self.reached.set_exception(StoreError(reason))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """A reader's connection: it hears only that the document is ready (`Connection`)."""
+
+    ready: asyncio.Future[None]
+
+    def send(self, frame: bytes) -> None:
+        if isinstance(wire.decode_frame(frame), wire.SyncStep2) and not self.ready.done():
+            self.ready.set_result(None)
+
+    def close(self, code: int, reason: str) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(StoreError(reason))
 
 
 def now_ms() -> int:
@@ -417,19 +432,39 @@ class EdgeDaemon:
 
     # --- reading -----------------------------------------------------------------------------------------------------
     async def read(self, doc: DocId, contents: bool) -> Reading | None:
-        """The document as it is here, from memory or disk; None where it was never here. Raises StoreError."""
+        """The document as it is here, from memory or disk; None where it was never here. Raises StoreError.
+
+        A document on the disk is answered at once and is in use from then on: where it has lain untouched it may be
+        older than the log, and is brought up to date for whoever reads it next (or waits with a token).
+        """
         host = self.machine.hosted.get(doc)
         if host is not None and host.replica is not None:
             replica, count = host.replica, host.unmerged.count()
+            if not replica.clocks:
+                return None
         else:
             stored = await self._loop.run_in_executor(self._reader, self.store.load, doc)
             if stored is None:
                 return None
             replica = Replica(doc, stored.state, stored.updates, stored.version, stored.dots)
             count = len(stored.outbox)
+            self._do(self.machine.touched(doc, now_ms()))
         document = replica.materialise()
         found = document.contents() if contents else None
         return Reading(doc, replica.version, document.digest(), found, count)
+
+    async def fetch(self, doc: DocId) -> None:
+        """Open a document as a client would: one that was never here is asked for, where there is a link."""
+        opening = _Opening(self._loop.create_future())
+        conn = self.opened(opening, doc, read_only=True)
+        try:
+            self.received(conn, wire.encode(wire.SyncStep1(Replica(doc).state_vector())))
+            async with asyncio.timeout(2 * FIRST_OPEN_MS_MAX / 1000):
+                await opening.ready
+        except TimeoutError:
+            pass  # what is here is what there is
+        finally:
+            self.closed(conn)
 
     async def wait_for(self, doc: DocId, token: str, wait_ms: int) -> tuple[bool, str]:
         """Until the document here has come as far as the token; False and what there is when time is up.

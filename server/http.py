@@ -86,6 +86,9 @@ async def _document(daemon: EdgeDaemon, grant: Grant, path: str, query: dict[str
                 HTTPStatus.GATEWAY_TIMEOUT, {"error": str(NotYet(doc, have, want)), "have": have, "want": want}
             )
     reading = await daemon.read(doc, contents="digest" not in query)
+    if reading is None and daemon.bus.state.state == "up":
+        await daemon.fetch(doc)
+        reading = await daemon.read(doc, contents="digest" not in query)
     if reading is not None and reading.version is not None and known == f'"{reading.version}"':
         return _json(HTTPStatus.NOT_MODIFIED, {}, known)
     if reading is None:

@@ -119,6 +119,14 @@ class Edge:
         self._serving.closed(conn, now_ms, out)
         return Step(tuple(out))
 
+    def touched(self, doc: DocId, now_ms: int) -> EdgeStep:
+        """Somebody reads it without a connection: it is in use, and compared with the leader as for a client."""
+        out: Out = []
+        host = self._serving.host(doc, now_ms, out)
+        host.idle_since_ms = now_ms
+        self._serving.load(host, out)
+        return Step(tuple(out))
+
     def presence(self, doc: DocId, payload: bytes, now_ms: int) -> EdgeStep:
         """Awareness of another edge's clients; empty: that edge asks for ours."""
         out: Out = []

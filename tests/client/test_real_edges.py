@@ -17,7 +17,7 @@ from client import Change, connect
 from sync.errors import NotYet
 from tests.client.edge import running, until
 from tests.interop.agent import Agent, need_node
-from tests.processes import ROOT, Cluster, Node, record
+from tests.processes import ROOT, Cluster, Node, record, wait_for
 
 EDITS = 10_000
 
@@ -181,6 +181,27 @@ def test_an_edge_that_is_killed_under_a_typing_client_loses_nothing(cluster: Clu
     cluster.settle(doc)
     for edge in (cluster["a"], cluster["b"]):
         assert body(edge, doc).split() == [str(at) for at in range(300)]
+
+
+def test_who_reads_a_document_over_http_finds_it_fresh_where_nobody_has_it_open(
+    cluster: Cluster, tmp_path: Path, doc: str
+) -> None:
+    """At an edge where it was never, and at one where it has lain on the disk since before the others wrote on."""
+
+    async def write(edge: Node, text: str) -> None:
+        async with connect(edge.ws, store=tmp_path / "ada.db") as session:
+            plan = await session.open(doc)
+            with plan.edit() as crdt:
+                crdt["body"] += text
+            await plan.confirmed(timeout=30)
+
+    running(lambda: write(cluster["b"], "one"))
+    assert body(cluster["a"], doc) == "one"  # the first question brings it
+
+    cluster["a"].restart()  # what is in memory is kept up to date; now nothing is
+    cluster["a"].wait_link("up")
+    running(lambda: write(cluster["b"], " two"))
+    wait_for(lambda: body(cluster["a"], doc) == "one two", 20, "what was written meanwhile, at a")
 
 
 def test_who_why_and_what_for_reach_a_client_at_another_edge(cluster: Cluster, tmp_path: Path, doc: str) -> None:
