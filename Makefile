@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: setup demo test lint types suite sweep clean
+.PHONY: setup demo test lint types suite sweep bench clean
 
 setup: $(VENV)/.ready
 
@@ -38,6 +38,14 @@ suite: setup
 # A long simulation by hand: make sweep ARGS='--seeds 100000'
 sweep: setup
 	$(BIN)/python -m tests.simulation.sweep $(ARGS)
+
+# What it costs, side by side with the peers: make bench ARGS='--quick --cases 1'
+bench: $(VENV)/.bench-ready
+	$(BIN)/skerry bench --out bench-results $(ARGS)
+
+$(VENV)/.bench-ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) tests/interop/node_modules .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

@@ -22,6 +22,7 @@ from rich.table import Table
 from sync.errors import SkerryError
 
 from . import account_commands, daemons, demo, replay, status, token_commands
+from .bench import flags as bench_flags
 from .config import Config, load_config
 from .http_client import EDGE_URL, TOKEN_VARIABLE, get_json_now
 from .log import named, set_up_logging
@@ -147,6 +148,8 @@ def build_parser() -> argparse.ArgumentParser:
     token_commands.add_revoke(made)
     made = command("replay", replay.run, "play an editing trace through real clients on real edges", token)
     replay.add_arguments(made)
+    made = command("bench", bench_flags.run, "measure, side by side with what people would pick instead")
+    bench_flags.add_arguments(made)
     return parser
 
 

@@ -37,12 +37,16 @@ def imports_of(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(path.parent.name if node.level else (node.module or "").partition(".")[0])
+            found.add(room_of(path) if node.level else (node.module or "").partition(".")[0])
     return found
 
 
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0]
+
+
 def modules(room: str) -> list[Path]:
-    return sorted((ROOT / room).glob("*.py"))
+    return sorted((ROOT / room).rglob("*.py"))
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -75,22 +79,25 @@ def test_only_document_knows_pycrdt() -> None:
     assert knowing == ["sync/document.py"]
 
 
-@pytest.mark.parametrize(
-    "path", [p for room in ROOMS for p in modules(room)], ids=lambda p: f"{p.parent.name}/{p.name}"
-)
+@pytest.mark.parametrize("path", [p for room in ROOMS for p in modules(room)], ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_module_says_its_room_and_what_is_public(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
 
     assert ast.get_docstring(tree), "a module opens with its room"
     if path.name in ("__init__.py", "limits.py"):  # limits: every constant is public
         return
-    module = importlib.import_module(f"{path.parent.name}.{path.stem}")
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
     assert module.__all__, "public means exported"
     assert [name for name in module.__all__ if not hasattr(module, name)] == []
 
 
 def test_a_module_is_one_thing() -> None:
-    crowded = {path.name: count for room in ROOMS for path in modules(room) if (count := lines_of(path)) > 620}
+    crowded = {
+        str(path.relative_to(ROOT)): count
+        for room in ROOMS
+        for path in modules(room)
+        if (count := lines_of(path)) > 620
+    }
 
     assert crowded == {}
 
