@@ -26,6 +26,7 @@ from .bench import flags as bench_flags
 from .config import Config, load_config
 from .http_client import EDGE_URL, TOKEN_VARIABLE, get_json_now
 from .log import named, set_up_logging
+from .torture import command as torture
 
 __all__ = ["build_parser", "main"]
 
@@ -150,6 +151,8 @@ def build_parser() -> argparse.ArgumentParser:
     replay.add_arguments(made)
     made = command("bench", bench_flags.run, "measure, side by side with what people would pick instead")
     bench_flags.add_arguments(made)
+    made = command("torture", torture.run, "real processes, real faults from a seed, and was everything kept?")
+    torture.add_arguments(made)
     return parser
 
 

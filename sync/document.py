@@ -15,6 +15,7 @@ from typing import TypeAlias, TypeVar, cast
 from xml.sax.saxutils import escape, quoteattr
 
 import pycrdt
+from pycrdt import Array, Map
 
 from .errors import DocumentBroken, InvalidInput, LimitReached
 from .lib0 import read_var_uint, write_var_uint
@@ -23,10 +24,12 @@ from .roots import RootKind, find_roots
 
 __all__ = [
     "EMPTY_UPDATE",
+    "Array",
     "Crdt",
     "Document",
     "History",
     "JsonValue",
+    "Map",
     "Ranges",
     "byte_offset",
     "decode_snapshot_bytes",
