@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: setup demo test lint types suite sweep bench clean
+.PHONY: setup demo test lint types suite sweep bench fuzz clean
 
 setup: $(VENV)/.ready
 
@@ -46,6 +46,10 @@ bench: $(VENV)/.bench-ready
 $(VENV)/.bench-ready: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
+
+# A long fuzzing by hand: make fuzz ARGS='--inputs 1000000 --seed 7'
+fuzz: setup
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:
 	rm -rf $(VENV) tests/interop/node_modules .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs
 
 from sync.errors import ConfigError
 
@@ -39,6 +39,7 @@ __all__ = [
     "Admitted",
     "Refusal",
     "revoke",
+    "target_of",
     "token_of",
 ]
 
@@ -205,12 +206,18 @@ class Admission:
         return context
 
 
+def target_of(target: str) -> SplitResult:
+    """Path and query of a request line. Not `urlsplit`: it takes `//` for a host, and raises over `//]`."""
+    path, _, query = target.partition("#")[0].partition("?")
+    return SplitResult("", "", path, query, "")
+
+
 def token_of(path: str, headers: Mapping[str, str]) -> str | None:
     """Of the `Authorization` header, or of `?token=`. None: neither is there."""
     scheme, _, token = headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
-    query = urlsplit(path).query
+    query = target_of(path).query
     if "token=" not in query:
         return None
     return parse_qs(query).get("token", [""])[0]

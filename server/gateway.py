@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
@@ -36,7 +36,7 @@ from sync.serving import CLOSE_BAD_FRAME, CLOSE_LIMIT
 from sync.wire import SUBPROTOCOL
 
 from . import http
-from .admission import CLOSE_FORBIDDEN, CLOSE_NO_TOKEN, NO_TOKEN, Admission, token_of
+from .admission import CLOSE_FORBIDDEN, CLOSE_NO_TOKEN, NO_TOKEN, Admission, target_of, token_of
 from .allowance import Rates
 from .auth import OPERATOR_CLAIM, Grant, TokenRefused
 from .config import Address, is_loopback
@@ -298,7 +298,7 @@ class Gateway:
         try:
             wish = json.loads(text)
             seconds = float(wish["seconds"]) if wish["op"] == "cut" else None
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return {"ok": False, "error": 'not understood; send {"op": "cut", "seconds": 5}'}
         if seconds is None or not 0 <= seconds <= 86_400:
             return {"ok": False, "error": "cut for 0 to 86400 seconds"}
@@ -352,7 +352,7 @@ def _ignore(_: bytes) -> None:
 
 def document_of(path: str) -> DocId:
     """The document of a URL path: everything behind the first `/`, percent-decoded. Raises InvalidDocumentId."""
-    raw = urlsplit(path).path.removeprefix("/")
+    raw = target_of(path).path.removeprefix("/")
     try:
         return parse_document_id(unquote(raw, errors="strict"))
     except UnicodeDecodeError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -17,7 +17,7 @@ from sync.ids import parse_document_id
 from sync.limits import WAIT_MS_MAX
 
 from . import status
-from .admission import Admission, token_of
+from .admission import Admission, target_of, token_of
 from .auth import Grant, TokenRefused
 from .edge import EdgeDaemon, Reading
 
@@ -29,7 +29,7 @@ _WHAT = "GET /healthz, /status, /docs, /docs/<document id>; a document is edited
 
 async def answer(daemon: EdgeDaemon, request: Request, admission: Admission) -> Response:
     """Answer a GET; anything wrong is JSON `{"error": …}` with a fitting status."""
-    url = urlsplit(request.path)
+    url = target_of(request.path)
     if url.path == "/healthz":  # for whoever keeps processes alive: no token, and no secret
         return _json(HTTPStatus.OK, {"ok": True, "role": "edge", "name": daemon.config.name})
     foreign = admission.origin(request.headers)

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Final
 
 from sync.change import Change, Context
-from sync.errors import StoreBusy, StoreDamaged, StoreError, StoreTooNew
-from sync.ids import DocId, Dot, DotSet, Origin, Version
+from sync.errors import InvalidInput, StoreBusy, StoreDamaged, StoreError, StoreTooNew
+from sync.ids import DocId, Dot, DotSet, Origin, Version, parse_document_id
 from sync.limits import STORE_CHECK_BYTES_MAX
 from sync.ports import OutboxRow, OutboxTotals, StoredDocument
 from sync.step import AppendUpdate, Compact, DropOutbox, MarkShipped, SetVersion, Write
@@ -182,12 +182,12 @@ class SQLiteStore:
             key, epoch, seq, dots = found
             through, state = run.execute(STATEMENTS["load_state"], (key,)).fetchone() or (0, None)
             return StoredDocument(
-                state=state,
-                updates=tuple(update for (update,) in run.execute(STATEMENTS["load_updates"], (key, through))),
+                state=None if state is None else _blob(state),
+                updates=tuple([_blob(update) for (update,) in run.execute(STATEMENTS["load_updates"], (key, through))]),
                 version=_version(epoch, seq),
                 dots=self._dots(dots),
                 outbox=tuple(
-                    (Dot(Origin(origin), dot_seq), _version(shipped_epoch, shipped_seq))
+                    (_dot(origin, dot_seq), _version(shipped_epoch, shipped_seq))
                     for origin, dot_seq, shipped_epoch, shipped_seq in run.execute(STATEMENTS["load_outbox"], (key,))
                 ),
             )
@@ -200,11 +200,11 @@ class SQLiteStore:
                 row, doc, origin, dot_seq, epoch, seq, edge, actor, causation, correlation, time_ms, covers, update = (
                     found
                 )
-                left -= len(update)
+                left -= len(_blob(update))
                 if rows and left < 0:
                     break
-                context = Context(edge, actor, causation, correlation, time_ms)
-                change = Change(DocId(doc), Dot(Origin(origin), dot_seq), update, context, self._dots(covers))
+                context = Context(_text(edge), _text(actor), _text(causation), _text(correlation), _number(time_ms))
+                change = Change(parse_document_id(doc), _dot(origin, dot_seq), update, context, self._dots(covers))
                 rows.append(OutboxRow(row, change, _version(epoch, seq)))
         return rows
 
@@ -213,7 +213,7 @@ class SQLiteStore:
 
     def documents(self) -> list[DocId]:
         with self._snapshot() as run:  # UTF-8 bytes sort as code points do: Python's order too
-            return [DocId(doc) for (doc,) in run.execute("SELECT doc FROM documents ORDER BY doc")]
+            return [parse_document_id(doc) for (doc,) in run.execute("SELECT doc FROM documents ORDER BY doc")]
 
     def get_meta(self, key: str) -> str | None:
         with self._snapshot() as run:
@@ -236,14 +236,16 @@ class SQLiteStore:
             self._reader.execute("BEGIN")
             try:
                 yield self._reader
+            except (ValueError, TypeError, AttributeError, InvalidInput) as error:  # what we wrote does not read back
+                raise StoreDamaged(_damaged(self._path, str(error))) from error
             finally:
                 with contextlib.suppress(sqlite3.Error):
                     self._reader.execute("ROLLBACK")
 
     def _dots(self, text: str) -> DotSet:
         try:
-            return DotSet.from_text(text)
-        except ValueError as error:
+            return DotSet.from_text(_text(text))
+        except (ValueError, TypeError) as error:
             raise StoreDamaged(_damaged(self._path, str(error))) from error
 
     def close(self) -> None:
@@ -350,8 +352,31 @@ class _Work:
         return int(found[0]) if found else 0
 
 
-def _version(epoch: int | None, seq: int | None) -> Version | None:
-    return None if epoch is None or seq is None else Version(epoch, seq)
+def _version(epoch: object, seq: object) -> Version | None:
+    return None if epoch is None or seq is None else Version(_number(epoch), _number(seq))
+
+
+# SQLite gives back what is there, whatever the column says; a flipped byte in a row makes a blob a text.
+def _blob(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError(f"{type(value).__name__} where bytes were written")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where a text was written")
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise TypeError(f"{type(value).__name__} where a number was written")
+    return value
+
+
+def _dot(origin: object, seq: object) -> Dot:
+    return Dot(Origin(_number(origin)), _number(seq))
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------

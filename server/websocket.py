@@ -4,7 +4,7 @@ Room: bytes of one TCP connection in, whole binary messages out, and back. It kn
 The handshake, control frames, fragments and every error are the library's; the one frame that comes ten thousand times
 a second, a short masked binary frame that arrived whole, is read here (docs/decisions.md, row 27).
 
-1. Once the peer was refused, has said goodbye or is too slow, nothing more of it is handed on.
+1. Once the peer was refused or is too slow, nothing more of it is handed on; nor what comes behind its farewell.
 2. `closed` is called once, after `opened`; never without it.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from typing import Final, Protocol
 
 from websockets.frames import Frame, Opcode
@@ -43,6 +44,7 @@ SILENCE_S: Final = 60.0  # silence after which it is gone
 _WHOLE_BINARY: Final = 0x82  # the first byte of a binary frame that is a message of its own
 _MASKED: Final = 0x80
 _SHORT_MAX: Final = 125
+_ONCE: Final = ("Authorization", "Host", "If-None-Match", "Origin", "Upgrade")  # read by us; twice, they mean nothing
 _buffer = bytearray(READ_BYTES)
 """Where the kernel writes: one for all connections, since a read is taken in before the next one begins."""
 _view = memoryview(_buffer)
@@ -90,6 +92,8 @@ class Socket(asyncio.BufferedProtocol):
         self._allowance = Allowance(rates, self._heard_s)
         self._messages = 0
         """Taken in this turn."""
+        self._over = False
+        """Said goodbye to, or given up."""
         self._pinged = False
         self._timer: asyncio.TimerHandle | None = None
         self._answer: asyncio.Task[None] | None = None
@@ -150,7 +154,7 @@ class Socket(asyncio.BufferedProtocol):
         while at + 6 <= count and _buffer[at] == _WHOLE_BINARY and core.current_size is None:
             length = _buffer[at + 1] - _MASKED
             end = at + 6 + length
-            if not 0 <= length <= _SHORT_MAX or end > count or core.state is not State.OPEN:
+            if not 0 <= length <= _SHORT_MAX or end > count or self._over or core.state is not State.OPEN:
                 break
             take(apply_mask(_buffer[at + 6 : end], _buffer[at + 2 : at + 6]))
             self._messages += 1
@@ -189,11 +193,16 @@ class Socket(asyncio.BufferedProtocol):
             message, self._parts = b"".join(self._parts), []
         else:
             message = bytes(frame.data)
-        if self._take is not None and self.open:  # Invariant 1.
+        if self._take is not None and not self._over:  # Invariant 1. What came before the peer's own farewell counts
             self._take(message)
 
     def _handshake(self, request: Request) -> None:
         self.request = request
+        if self._core.eof_sent:  # what came behind it is no frame, and the library has said so
+            return
+        if any(len(request.headers.get_all(name)) > 1 for name in _ONCE):
+            self._core.send_response(self._core.reject(HTTPStatus.BAD_REQUEST, "a header that says two things\n"))
+            return
         if request.headers.get("Upgrade", "").lower() != "websocket":
             self._answer = self._loop.create_task(self._answer_plain(request))
             return
@@ -236,6 +245,7 @@ class Socket(asyncio.BufferedProtocol):
         if self._core.state is State.OPEN:
             waiting = self.transport.get_write_buffer_size()
             if waiting > READER_BYTES_MAX:  # law 8
+                self._over = True
                 self.transport.abort()  # a close frame would wait behind what is not read
                 return waiting
             self.transport.write(frame)
@@ -252,6 +262,7 @@ class Socket(asyncio.BufferedProtocol):
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye, and wait a little for the peer's. The reason is cut to what a close frame holds."""
+        self._over = True
         if not self.open:
             return
         self._core.send_close(code, reason.encode("utf-8")[:120].decode("utf-8", "ignore"))

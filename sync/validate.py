@@ -42,6 +42,7 @@ _RIGHT: Final = 0x40
 _KEY: Final = 0x20
 _SKIP: Final = 10
 _KEYSTROKE_BYTES_MAX: Final = 256  # what `_keystroke` reads is not bounded byte by byte: Invariant 2 by this
+_SIMPLE: Final = frozenset(("null", "true", "false", '""', "{}", "[]", *map(str, range(-1, 100))))  # most formats
 _ONCE: Final = (1,)
 _TWICE: Final = (1, 2)
 
@@ -411,7 +412,7 @@ def _json(b: bytes, i: int) -> int:
     """Pass a text that has to be JSON as Yrs reads it: an embed or a format's value."""
     j = _skip_bytes(b, i)
     text = _decoded(b, i, j)
-    if text not in ("null", "true", "false"):  # most formats
+    if text not in _SIMPLE:
         _check_json(text, i, narrow=True)
     return j
 

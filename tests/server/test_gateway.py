@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
 from server.config import load_config
@@ -259,3 +260,41 @@ async def test_the_operator_on_the_same_machine_cuts_the_link(tmp_path: Path) ->
         _, _, found = await asyncio.to_thread(get, address, "/status")
 
     assert found["link"]["state"] == "cut"
+
+
+async def test_what_a_client_sends_just_before_it_closes_is_kept(tmp_path: Path) -> None:
+    """A page that is left: the last update and the farewell come in one piece."""
+    update = typed("the last words of a page that is left " * 5)
+    async with an_edge(tmp_path) as address:
+        host, _, port = address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"GET /notes%2Fplan HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(2)  # the edge has read the document: its step 1
+        goodbye = Frame(Opcode.CLOSE, b"\x03\xe9").serialize(mask=True)
+        writer.write(Frame(Opcode.BINARY, wire.encode(wire.Update(update))).serialize(mask=True) + goodbye)
+        async with asyncio.timeout(DEADLINE_S):
+            await reader.read()
+        writer.close()
+        found: dict[str, Any] = {}
+        async with asyncio.timeout(DEADLINE_S):
+            while "content" not in found:
+                _, _, found = await asyncio.to_thread(get, address, "/docs/notes%2Fplan")
+
+    assert found["content"]["text"]["value"].startswith("the last words")
+
+
+@pytest.mark.parametrize("name", ["Upgrade", "Origin", "Authorization", "Host"])
+async def test_a_request_that_says_two_things_is_refused(tmp_path: Path, name: str) -> None:
+    async with an_edge(tmp_path) as address:
+        host, _, port = address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET /x HTTP/1.1\r\nHost: a\r\n{name}: a\r\n{name}: b\r\n\r\n".encode())
+        async with asyncio.timeout(DEADLINE_S):
+            answer = await reader.read()
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 400 ")

@@ -488,3 +488,19 @@ def test_only_document_imports_pycrdt() -> None:
     importing = [path.name for path in sorted(room.glob("*.py")) if "pycrdt" in _imported(path)]
 
     assert importing == ["document.py"]
+
+
+def test_a_clock_between_the_blocks_of_a_split_surrogate_pair_is_answered_with_the_whole_state() -> None:
+    """Yrs 0.28 panics over it (tests/fuzz/corpus). When this stops, `Document.diff` needs no second way."""
+    update = bytes.fromhex("0102070004010474657874" + "0661f09f988062" + "c407010703017801" + "070101" + "01")
+    check_update(update)
+    document = Document(update)
+    raw: Doc[Any] = Doc()
+    raw.apply_update(update)
+    between = b"\x01\x07\x03"
+
+    with pytest.raises(BaseException, match="unwrap"):
+        raw.get_update(between)
+    difference = document.diff(between)
+
+    assert difference == document.state()
