@@ -9,7 +9,7 @@ from sync.extension import Stage
 from .awareness import Awareness
 from .client import Session, Unreachable, connect
 from .document import OpenDocument, ReadOnly, SessionClosed
-from .events import Change, Denied, Event, Offline, Online, Refused, Safer, Status, StoreFailed, Stream
+from .events import Change, Denied, Event, Offline, Online, ReadOnlyHere, Refused, Safer, Status, StoreFailed, Stream
 from .history import History
 from .link import InvalidAddress
 from .store import Progress
@@ -26,6 +26,7 @@ __all__ = [
     "OpenDocument",
     "Progress",
     "ReadOnly",
+    "ReadOnlyHere",
     "Refused",
     "Safer",
     "Session",

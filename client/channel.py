@@ -5,7 +5,8 @@ Room: messages of `sync.extension` in and out; no socket. Thrown away with its c
 Invariants:
 1. Nothing is sent behind OPEN and the own step 1 until the edge has said what it holds: then it has the document.
 2. Edits go in their order and by their names. What the edge lacks besides goes before the first edit that needs it, or
-   behind the last one.
+   behind the last one. An edge that lets this client only read is told the edits, once: it says of those that it has
+   how safe they are. What it lacks besides stays here.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Channel:
         """When the last edit was sent, or the edge said how safe one is."""
         for wanted in document.waiting.wanted.values():
             wanted.asked = False
+        document.denied = ""  # by the edge before, or the token before
 
     def opening(self, now_ms: int) -> list[_Sent]:
         """The first messages."""
@@ -64,8 +66,11 @@ class Channel:
         """True where there is something to be sent. Raises InvalidInput, LimitReached, DocumentBroken."""
         document = self.document
         match extension.decode(inner):
-            case wire.Update(update) | wire.SyncStep2(update):
+            case wire.Update(update):
                 document.take(update)
+            case wire.SyncStep2(update):
+                document.take(update)
+                document.waiting.synced(True)
             case extension.Safe(stage, dots, version):
                 self._said_ms = now_ms
                 document.safe(stage, dots, version)
@@ -84,7 +89,7 @@ class Channel:
                     self._replies.append(wire.AwarenessUpdate(own))
                     return True
             case wire.PermissionDenied(reason):
-                document.denied = reason or "the edge says so"
+                document.deny(reason or "the edge says so")
             case extension.CloseChannel() as close:
                 self.closed = close
             case extension.Open() | extension.Edit() | extension.Await() | extension.Hello():
@@ -107,16 +112,16 @@ class Channel:
         if self.document.awareness.unsaid:
             messages.append(wire.AwarenessUpdate(self.document.awareness.payload(now_ms)))
         messages += self._awaits()
-        if self._edge is None or self.document.denied or self.document.editing:  # Invariant 1.
+        if self._edge is None or self.document.editing:  # Invariant 1.
             return messages
         page = self.document.pending(self._row, _PAGE_COUNT, _PAGE_BYTES)
         for pending in page:
-            if not self._greeted:
+            if not self._greeted and not self.document.denied:
                 messages += self._make_way(self._edge, pending.edit.update)
             messages.append(pending.edit)
             self._row = pending.row
             self._said_ms = now_ms
-        if not page and not self._greeted:
+        if not page and not self._greeted and not self.document.denied:
             self._greeted = True
             left = self.document.replica.diff(state_vector_of(self._edge.clocks))
             if left != EMPTY_UPDATE:  # clocks tell nothing of deletions: they are always sent (law 6)
@@ -152,7 +157,7 @@ class Channel:
             self._asked_ms = now_ms
             self._replies.append(self._step1())
             news = True
-        if self._row and now_ms - self._said_ms >= _SILENT_MS and self._unheard():
+        if self._row and not self.document.denied and now_ms - self._said_ms >= _SILENT_MS and self._unheard():
             self._said_ms = now_ms
             self._row = 0
             news = True

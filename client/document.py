@@ -36,7 +36,7 @@ from sync.token import Token, decode_token, encode_token
 from sync.validate import check_update
 
 from .awareness import Awareness
-from .events import Change, Event, Feed, Safer, Status, Stream
+from .events import Change, Event, Feed, ReadOnlyHere, Safer, Status, Stream
 from .history import History
 from .store import Pending, Progress, Store, Writes
 from .waiting import Waiting
@@ -202,6 +202,34 @@ class OpenDocument:
         finally:
             self._end()
 
+    def take_in(self, update: bytes, *, correlation: str = "", causation: str = "") -> bool:
+        """Bytes from elsewhere (a Yjs update, v1) as an edit; False where all of it is here already.
+
+        Raises InvalidUpdate, NotYet where it depends on what is not here, and as `edit()`.
+        """
+        context = self._context(correlation, causation, None)
+        shape = check_update(update)
+        document = self._begin()
+        try:
+            judgement = self.replica.judge(shape)
+            if judgement.verdict is Verdict.EARLY:
+                client, clock = judgement.missing[0]
+                raise NotYet(self.doc, str(self.replica.clocks.get(client, 0)), f"clock {clock} of client {client}")
+            if judgement.verdict is Verdict.SEEN:
+                return False
+            document.apply(update)
+            self._keep([update], context)
+        except DocumentBroken:
+            self._undo_all()
+            raise
+        finally:
+            self._end()
+        return True
+
+    def state(self) -> bytes:
+        """The whole document as one Yjs update (v1)."""
+        return self._document.state()
+
     def history(self, *roots: str) -> History:
         """Undo and redo of what is edited in these roots from now on."""
         return History(self, roots)
@@ -236,7 +264,7 @@ class OpenDocument:
         if self._closed:
             raise SessionClosed(f"{self.doc}: is closed; open it again")
         if self.read_only or self.denied:
-            raise ReadOnly(f"{self.doc}: read-only ({self.denied or 'opened so'}); edit another document")
+            raise self._read_only()
         if self.editing:
             raise InvalidInput(f"{self.doc}: an edit within an edit; end the first one")
         self.editing = True
@@ -400,13 +428,33 @@ class OpenDocument:
         self._events.push(event)
         self._host.tell(event)
 
+    def deny(self, reason: str) -> None:
+        """The edge takes no edits of this document from this session."""
+        if self.denied != reason:
+            self.denied = reason
+            self._tell(ReadOnlyHere(self.doc, reason))
+        self.waiting.fail_confirmations(self._read_only())
+
+    def _read_only(self) -> ReadOnly:
+        kept = f"; {len(self.unmerged)} edits stay in the store" if self.unmerged else ""
+        return ReadOnly(f"{self.doc}: read-only ({self.denied or 'opened so'}){kept}; edit another document")
+
     # --- waiting -----------------------------------------------------------------------------------------------------
-    async def confirmed(self, stage: Stage = Stage.MERGED, *, timeout: float | None = None) -> None:
-        """Until every edit of this store in this document, made so far, has come to `stage`.
+    async def synced(self, *, timeout: float | None = None) -> None:
+        """Until an edge has sent what it holds, on the present connection or the next one.
 
         Raises NotYet when `timeout` seconds are over, SessionClosed.
         """
+        await self.waiting.until_synced(timeout)
+
+    async def confirmed(self, stage: Stage = Stage.MERGED, *, timeout: float | None = None) -> None:
+        """Until every edit of this store in this document, made so far, has come to `stage`.
+
+        Raises NotYet when `timeout` seconds are over, SessionClosed, ReadOnly where the edge takes none of them.
+        """
         left = [dot for dot, progress in self.unmerged.items() if progress.stage < stage]
+        if left and self.denied:
+            raise self._read_only()
         await self.waiting.confirmed(left, stage, timeout)
 
     @property

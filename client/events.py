@@ -24,6 +24,7 @@ __all__ = [
     "Feed",
     "Offline",
     "Online",
+    "ReadOnlyHere",
     "Refused",
     "Safer",
     "Status",
@@ -88,7 +89,15 @@ class Denied:
     reason: str
 
 
-Event = Online | Offline | Safer | Refused | Denied | StoreFailed
+@dataclass(frozen=True, slots=True)
+class ReadOnlyHere:
+    """The edge lets this session only read this document; edits that were made before stay in the store."""
+
+    doc: DocId
+    reason: str
+
+
+Event = Online | Offline | Safer | Refused | Denied | ReadOnlyHere | StoreFailed
 
 
 @dataclass(frozen=True, slots=True)

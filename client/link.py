@@ -270,6 +270,7 @@ class Link:
         self._refusals.clear()
         for document in self._documents.values():
             document.awareness.offline()
+            document.waiting.synced(False)
         if first:
             self._tell(Offline(self.why))
 
@@ -327,6 +328,7 @@ class Link:
         times = self._refusals.get(doc, (0, 0))[0]
         self._refusals[doc] = (times + 1, self._now_ms() + int(1000 * _pause_s(times)))
         channel.document.awareness.offline()
+        channel.document.waiting.synced(False)
         self._tell(Refused(doc, close.code, close.reason))
 
     async def _write(self, socket: ClientConnection) -> None:

@@ -48,6 +48,28 @@ class Waiting:
         self._wake = wake
         self._count = 0
         self._confirmations: list[_Confirmation] = []
+        self._synced = False
+        self._syncing: list[asyncio.Future[None]] = []
+
+    # --- what an edge holds ------------------------------------------------------------------------------------------
+    async def until_synced(self, timeout: float | None) -> None:
+        """Until an edge has sent what it holds, on the present connection or the next one. Raises NotYet."""
+        if self._synced:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._syncing.append(future)
+        try:
+            async with asyncio.timeout(timeout):
+                await future
+        except TimeoutError:
+            raise NotYet(self._doc, "what the store holds", "what an edge holds") from None
+        finally:
+            self._syncing.remove(future)
+
+    def synced(self, is_so: bool) -> None:
+        self._synced = is_so
+        for future in self._syncing if is_so else ():
+            _finish(future)
 
     # --- edits -------------------------------------------------------------------------------------------------------
     async def confirmed(self, dots: Iterable[Dot], stage: Stage, timeout: float | None) -> None:
@@ -110,9 +132,16 @@ class Waiting:
 
     def fail(self, error: SkerryError) -> None:
         """Nobody will ever be told."""
-        for future in [each.done for each in self._confirmations] + [each.reached for each in self.wanted.values()]:
+        self.fail_confirmations(error)
+        for future in [*self._syncing, *(each.reached for each in self.wanted.values())]:
             if not future.done():
                 future.set_exception(error)
+
+    def fail_confirmations(self, error: SkerryError) -> None:
+        """The edits that are waited for do not become safer."""
+        for confirmation in self._confirmations:
+            if not confirmation.done.done():
+                confirmation.done.set_exception(error)
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -98,7 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name, what in (("cert", "certificate"), ("key", "key")):
         doors.add_argument(f"--listen-tls-{name}", type=Path, metavar="FILE", help=f"TLS {what} (PEM): serve wss")
     edge = argparse.ArgumentParser(add_help=False)
-    edge.add_argument("--edge", default=EDGE_URL, metavar="URL", help=f"the edge to ask (default: {EDGE_URL})")
+    default = os.environ.get("SKERRY_EDGE", "").partition(",")[0] or EDGE_URL
+    edge.add_argument("--edge", default=default, metavar="URL", help=f"the edge to ask (default: {EDGE_URL})")
     token = argparse.ArgumentParser(add_help=False)
     token.add_argument("--token", metavar="TOKEN", help="shown to edges that ask (default: SKERRY_TOKEN)")
     as_json = argparse.ArgumentParser(add_help=False)
@@ -128,7 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--edge", action="append", metavar="URL", help="also ask this edge directly (it may be cut off)")
     made = command("verify", _verify, "compare every document across leader and edges", nats, as_json)
     made.add_argument("documents", nargs="*", metavar="DOC", help="only these (default: all)")
-    docs = commands.add_parser("doc", help="list and show documents", description="list and show documents")
+    docs = commands.add_parser("doc", help="list, show, edit documents", description="list, show, edit documents")
     docs.set_defaults(run=None)
     doc_commands = docs.add_subparsers(title="commands", metavar="COMMAND")
     for name, run, text in (
@@ -144,6 +146,8 @@ def build_parser() -> argparse.ArgumentParser:
             made.add_argument("document", metavar="DOC")
             made.add_argument("--at-least", metavar="TOKEN", help="wait until the edge has come as far as this write")
             made.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="how long (default: 10)")
+    for point in entry_points(group="skerry.commands"):  # the client's: neither room imports the other
+        point.load()({"doc": doc_commands}[point.name], [common, token, as_json])
     token_commands.add_commands(commands, [common], as_json)
     made = command("revoke", _revoke, "take tokens back: their connections are closed", disk, revoked)
     token_commands.add_revoke(made)

@@ -34,7 +34,9 @@ __all__ = [
     "byte_offset",
     "decode_snapshot_bytes",
     "digest_of",
+    "kind_of",
     "merge",
+    "splice",
 ]
 
 JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
@@ -68,6 +70,11 @@ class Crdt(pycrdt.Doc[pycrdt.Text]):
 
     def get(self, key: str, *, type: type[_Root]) -> _Root:
         return cast("pycrdt.Doc[_Root]", super()).get(key, type=type)
+
+    def root(self, key: str, kind: RootKind) -> object:
+        """The root as this kind, whatever it was read as before."""
+        self._roots.pop(key, None)
+        return self.get(key, type=_CLASSES[kind])
 
 
 _CLASSES: dict[RootKind, type[pycrdt.Text]] = {
@@ -166,12 +173,8 @@ class Document:
             content = str(text)
             if position < 0 or deleted < 0 or position + deleted > len(content):
                 raise IndexError(f"text {root!r}: {position}+{deleted} is outside its {len(content)} characters")
-            start, end = _byte_span(text, content, position, deleted)
             with self.edit() as made:
-                if start < end:
-                    del text[start:end]
-                if inserted:
-                    text.insert(start, inserted)
+                splice(text, content, position, deleted, inserted)
         except IndexError:
             raise
         except BaseException as error:
@@ -353,6 +356,33 @@ def digest_of(clocks: dict[int, int], deleted: Ranges) -> str:
         for first, following in deleted[client]:
             body += write_var_uint(first) + write_var_uint(following - first)
     return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+def kind_of(item: object) -> RootKind | None:
+    """Which shared type this is; None for a plain JSON value."""
+    for of_kind, kind in _KINDS:
+        if isinstance(item, of_kind):
+            return kind
+    return None
+
+
+_KINDS: tuple[tuple[type, RootKind], ...] = (
+    (pycrdt.Text, RootKind.TEXT),
+    (pycrdt.Map, RootKind.MAP),
+    (pycrdt.Array, RootKind.ARRAY),
+    (pycrdt.XmlFragment, RootKind.XML),
+    (pycrdt.XmlElement, RootKind.XML),
+    (pycrdt.XmlText, RootKind.XML),
+)
+
+
+def splice(text: pycrdt.Text, content: str, position: int, deleted: int, inserted: str) -> None:
+    """`Document.edit_text` for any text, within a transaction. `content`: what the text is now, as `str(text)`."""
+    start, end = _byte_span(text, content, position, deleted)
+    if start < end:
+        del text[start:end]
+    if inserted:
+        text.insert(start, inserted)
 
 
 def byte_offset(text: str, index: int) -> int:

@@ -90,6 +90,8 @@ class Serving(Company):
         host.conns[conn] = None
         if extended:
             host.tracking.conns[conn] = None
+            if read_only:
+                out.append(Send((conn,), _READ_ONLY))  # before it edits: a stock client is told when it does
         self.load(host, out)
         if host.ready:
             self._greet(host, (conn,), out)
@@ -267,6 +269,8 @@ class Serving(Company):
     def _answer(self, host: Hosted, conn: ConnId, state_vector: bytes, out: Out) -> None:
         assert host.replica is not None
         out.append(Send((conn,), wire.encode(wire.SyncStep2(host.replica.diff(state_vector)))))
+        if conn in host.tracking.conns and host.replica.version is not None:
+            out.append(Send((conn,), extension.encode(extension.At(host.replica.version))))
 
     def _echo_when_safe(self, host: Hosted, out: Out) -> None:
         if host.echo and not host.commits and not host.pending and not self.writing.holds(host.doc):

@@ -18,6 +18,7 @@ def test_the_public_surface_is_this() -> None:
         "OpenDocument",
         "Progress",
         "ReadOnly",
+        "ReadOnlyHere",
         "Refused",
         "Safer",
         "Session",
