@@ -56,6 +56,11 @@ class Hosted:
     pending_bytes: int = 0
     writers: dict[ConnId, None] = field(default_factory=dict)
     """Whose updates the next flush holds: they are told after its commit, the others before."""
+    relayed: bool = False
+    """The next flush may hold what one client made and another one brought: nobody is told before its commit, or the
+    first would take it for the echo that says "on disk"."""
+    held: list[bytes] | None = None
+    """Such a flush is on its way to the disk: what comes from the log meanwhile, for after it (it may depend on it)."""
     presence: Presence = field(default_factory=Presence)
     tracking: Tracking = field(default_factory=Tracking)
     unmerged: DotSet = field(default_factory=DotSet)

@@ -88,6 +88,7 @@ class Serving(Company):
         if read_only:
             self._read_only.add(conn)
         host.conns[conn] = None
+        host.relayed = host.relayed or bool(host.pending)  # it may be back already, and what waits its own
         if extended:
             host.tracking.conns[conn] = None
             if read_only:
@@ -157,7 +158,8 @@ class Serving(Company):
             case (wire.Update() | wire.SyncStep2() | extension.Edit()) as writing if conn in self._read_only:
                 self._refuse_writing(host, conn, writing, out)
             case wire.SyncStep2(update):
-                self._client_update(host, conn, update, now_ms)
+                if self._client_update(host, conn, update, now_ms) is Verdict.NEW:
+                    host.relayed = True  # a step 2 holds whatever its client has, of others as well
             case wire.Update(update):
                 if self._client_update(host, conn, update, now_ms) is Verdict.SEEN and not extended:
                     host.echo.append((conn, wire.encode(wire.Update(update))))
@@ -245,6 +247,7 @@ class Serving(Company):
                 self._pend(host, conn, part, dot, context)
             else:
                 self._pend(host, conn if sender is None else sender, part)
+        host.relayed = host.relayed or bool(taken.released)
         for early in taken.released:
             if early.conn is not None:
                 host.writers[early.conn] = None  # also where it was SEEN: it reads its own update only after the commit
@@ -410,7 +413,9 @@ class Serving(Company):
         if updates:
             update = merge(updates)
             self.writing.add_update(host, AppendUpdate(host.doc, update))
-            if host.conns:
+            if host.held is not None:
+                host.held.append(wire.encode(wire.Update(update)))
+            elif host.conns:
                 self._fan_out(host, wire.encode(wire.Update(update)), (), out)
 
     def settled(self, host: Hosted) -> bool:
@@ -451,9 +456,14 @@ class Serving(Company):
         host.pending = []
         host.pending_bytes = 0
         host.writers.clear()
-        self._fan_out(host, frame, writers, out)
+        if host.relayed or host.held is not None:
+            host.relayed, host.held = False, host.held or []
+            later = tuple(host.conns)
+        else:
+            later = writers
+        self._fan_out(host, frame, later, out)
         self.tell_contexts(host, [(change.dot, change.context) for change in changes], writers, out)
-        return Flushed(host.doc, changes, writers, frame)
+        return Flushed(host.doc, changes, later, frame)
 
     def tell_contexts(
         self, host: Hosted, contexts: Sequence[tuple[Dot, Context]], besides: Sequence[ConnId], out: Out
@@ -493,6 +503,10 @@ class Serving(Company):
             writers = tuple(conn for conn in part.writers if conn in host.conns)
             if writers:
                 out.append(Send(writers, part.frame))
+            if host.held is not None and not host.commits:
+                held, host.held = host.held, None
+                for frame in held:
+                    self._fan_out(host, frame, (), out)
             edits = host.tracking.edits_of(change.dot for change in part.changes)
             self.tell_safe(host, extension.Stage.EDGE, edits, None, out)
             self._echo_when_safe(host, out)
@@ -518,6 +532,7 @@ class Serving(Company):
             host.replica = None
             host.ready = False
             host.echo.clear()
+            host.relayed, host.held = False, None
             self._dirty.pop(part.doc, None)
             self._drop_clients(host, f"this edge cannot store: {reason}", now_ms, out)
 

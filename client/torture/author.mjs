@@ -38,7 +38,7 @@ class Page {
     this.text = this.ydoc.getText('text')
     this.map = this.ydoc.getMap('map')
     this.array = this.ydoc.getArray('array')
-    this.unsafe = [] // [own clock behind it, mark], not echoed yet
+    this.unsafe = [] // [own clock behind it, mark, address of the edge that it was sent to], not echoed yet
     this.echoed = 0
     this.connect()
   }
@@ -65,9 +65,10 @@ class Page {
       const { client, clock } = struct.id
       if (client === this.ydoc.clientID && clock <= this.echoed) this.echoed = Math.max(this.echoed, clock + struct.length)
     }
-    const safe = []
-    while (this.unsafe.length && this.unsafe[0][0] <= this.echoed) safe.push(this.unsafe.shift()[1])
-    if (safe.length) note({ safe, stage: 'edge', at: address })
+    while (this.unsafe.length && this.unsafe[0][0] <= this.echoed) {
+      const [, mark, to] = this.unsafe.shift()
+      note({ safe: [mark], stage: 'edge', at: to === address ? address : 'the log' })
+    }
   }
 
   marks (root) {
@@ -95,7 +96,7 @@ class Page {
         this.text.insert(ends[Math.floor(Math.random() * ends.length)], mark)
       }
     })
-    this.unsafe.push([Y.getState(this.ydoc.store, this.ydoc.clientID), mark])
+    this.unsafe.push([Y.getState(this.ydoc.store, this.ydoc.clientID), mark, address])
   }
 
   move () {

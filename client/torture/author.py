@@ -100,8 +100,8 @@ class Page:
         self.address = address
         self.document = Document()
         self._journal = journal
-        self._unsafe: deque[tuple[int, str]] = deque()
-        """(own clock behind it, mark): not echoed yet."""
+        self._unsafe: deque[tuple[int, str, str]] = deque()
+        """(own clock behind it, mark, address of the edge that it was sent to): not echoed yet."""
         self._echoed = 0
         self.socket: ClientConnection | None = None
 
@@ -110,7 +110,7 @@ class Page:
         self._journal.trying(mark, self.doc, edit.root, edit.deletes)
         with self.document.edit() as made:
             edit.make(self.document.crdt)
-        self._unsafe.append((self.document.clocks()[self.document.crdt.client_id], mark))
+        self._unsafe.append((self.document.clocks()[self.document.crdt.client_id], mark, self.address))
         if self.socket is not None:
             with contextlib.suppress(ConnectionClosed):
                 for update in made:
@@ -166,11 +166,13 @@ class Page:
         for client, first, following in shape.brings:
             if client == own and first <= self._echoed:
                 self._echoed = max(self._echoed, following)
-        safe = []
+        safe: dict[str, list[str]] = {}
         while self._unsafe and self._unsafe[0][0] <= self._echoed:
-            safe.append(self._unsafe.popleft()[1])
-        if safe:
-            self._journal.safe(safe, "edge", self.address)
+            _, mark, address = self._unsafe.popleft()
+            # At another edge than it was sent to it may come from the log: safe, and not yet on this edge's disk.
+            safe.setdefault(address if address == self.address else "the log", []).append(mark)
+        for at, marks in safe.items():
+            self._journal.safe(marks, "edge", at)
 
 
 class Stock:

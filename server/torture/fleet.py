@@ -257,7 +257,7 @@ class Fleet:
                 self._void_outbox(child, frozenset())
                 shutil.rmtree(self.data(child.name))
                 await asyncio.sleep(fault.seconds)
-                await child.start()
+                await self._start_on_another_disk(child)
             case "store-rolled-back":
                 older = self.directory / f"{child.name}-older"
                 shutil.rmtree(older, ignore_errors=True)
@@ -268,24 +268,28 @@ class Fleet:
                 self._void_outbox(child, frozenset(outbox_marks(older / "edge.db")))
                 shutil.rmtree(self.data(child.name))
                 shutil.move(older, self.data(child.name))
-                await child.start()
+                await self._start_on_another_disk(child)
             case "store-copied":
                 await self._clone(child, fault.seconds)
             case "store-damaged":
                 await self._kill_edge(child)
                 self._damage(child, fault)
                 try:
-                    await child.start()
+                    await self._start_on_another_disk(child)
                 except SkerryError as error:
                     if "damaged" not in str(error):
                         raise
                     await child.kill()
                     self._set_aside(child)  # as the message says
-                    await child.start()
+                    await self._start_on_another_disk(child)
             case _:
                 await (self._kill_edge(child) if child.role == "edge" else child.kill())
                 await asyncio.sleep(fault.seconds)
                 await child.start()
+
+    async def _start_on_another_disk(self, edge: Child) -> None:
+        await edge.start()
+        self._disk_since_ms[edge.name] = time.monotonic_ns() // 1_000_000
 
     async def _kill_edge(self, child: Child) -> None:
         """And look at its disk: what it has acknowledged is there (law 2), whoever else may have it."""
@@ -303,7 +307,6 @@ class Fleet:
 
     def _void_outbox(self, child: Child, kept: frozenset[str]) -> None:
         self._read_journals()
-        self._disk_since_ms[child.name] = time.monotonic_ns() // 1_000_000
         lost = set(outbox_marks(self.data(child.name) / "edge.db")) - kept
         self.judge.void(lost, "edge")
 

@@ -426,6 +426,70 @@ def test_a_full_disk_tells_the_writers_and_loses_nothing_that_was_acknowledged()
     assert island.updates(3) == [lost]
 
 
+def test_nobody_reads_its_own_edit_before_the_commit_also_when_another_client_brings_it() -> None:
+    """The commit of an edit fails, its author and a reader come back, and the reader is first to bring it."""
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    island.open(2)
+    lost = ada.type("relayed")
+    island.send(1, frame(lost))
+    island.fail_commit()
+    island.open(3)
+    island.open(4)
+
+    island.send(4, wire.encode(wire.SyncStep2(lost)))
+    island.send(3, wire.encode(wire.SyncStep2(lost)))
+    island.flush()
+
+    assert island.updates(3) == island.updates(4) == []
+    island.commit()
+    assert island.updates(3) == [lost]
+
+
+def test_who_comes_back_while_its_edit_waits_reads_it_only_after_the_commit() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    island.send(1, frame(edit := ada.type("pending")))
+    island.do(island.edge.closed(ConnId(1), 0))
+    island.open(2)
+
+    island.flush()
+
+    assert island.updates(2) == []
+    island.commit()
+    assert island.updates(2) == [edit]
+
+
+def test_what_comes_from_the_log_while_clients_wait_for_a_commit_reaches_them_after_it() -> None:
+    a, b = Island("a", 1), Island("b", 2)
+    ada, ben = Ada(1), Ada(2)
+    sea = Sea(a, b)
+    a.open(1)
+    b.open(1)
+    sea.settle()
+    first = ada.type("first")
+    a.send(1, wire.encode(wire.SyncStep2(first)))
+    a.flush()
+    ben.crdt.apply_update(first)
+    ben.type(" second")
+    b.send(1, wire.encode(wire.SyncStep2(ben.crdt.get_update())))
+    b.commit()
+    version = sea.log.append(b.published.pop())
+    sea.chair.deliver(version.seq)
+    for merged in sea.chair.said:
+        a.do(a.edge.merged(merged, 0))
+    assert a.updates(1) == []
+
+    a.commit()
+
+    reader = Ada(3)
+    for update in a.updates(1):
+        reader.crdt.apply_update(update)
+    assert a.updates(1)[0] == first
+    assert len(a.updates(1)) == 2
+    assert str(reader.text) == "first second"
+
+
 def test_a_repeat_of_what_is_safe_is_echoed_and_neither_stored_nor_shipped_again() -> None:
     island, ada = Island("a", 1), Ada(1)
     island.link()
