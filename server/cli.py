@@ -22,7 +22,7 @@ from rich.table import Table
 
 from sync.errors import SkerryError
 
-from . import account_commands, daemons, demo, replay, status, token_commands
+from . import account_commands, backup_commands, daemons, demo, replay, status, token_commands
 from .bench import flags as bench_flags
 from .config import Config, load_config
 from .http_client import EDGE_URL, TOKEN_VARIABLE, get_json_now
@@ -149,6 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     for point in entry_points(group="skerry.commands"):  # the client's: neither room imports the other
         point.load()({"doc": doc_commands}[point.name], [common, token, as_json])
     token_commands.add_commands(commands, [common], as_json)
+    backup_commands.add_commands(commands, common, nats, as_json, _load)
     made = command("revoke", _revoke, "take tokens back: their connections are closed", disk, revoked)
     token_commands.add_revoke(made)
     made = command("replay", replay.run, "play an editing trace through real clients on real edges", token)
@@ -322,6 +323,10 @@ def _print_status(answers: list[dict[str, Any]], unreachable: str) -> None:
     for table in (leaders, edges, documents):
         if table.row_count:
             console.print(table)
+    for one in answers:
+        if aside := one.get("store_set_aside"):
+            kept = f"{aside['documents']} documents and {aside['changes']} unsent changes carried over"
+            console.print(f"[yellow]{one['name']}:[/] a damaged store was set aside: {aside['path']}; {kept}")
     if not answers:
         console.print("no node answered; is a leader or an edge linked to this NATS?")
 

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from sync.errors import BusError, ConfigError, SkerryError
+from sync.errors import BusError, ConfigError, SkerryError, StoreDamaged
 
 from . import status
 from .admission import Admission
 from .bus import Bus
 from .config import Config, is_loopback
-from .edge import EdgeDaemon, log
+from .edge import STORE, EdgeDaemon, log
 from .gateway import Gateway
 from .leader import LeaderDaemon
 from .nats_server import NatsServer
+from .salvage import mark_damaged
 
 __all__ = ["run_edge", "run_leader", "run_nats", "run_serve"]
+
+DAMAGES_MAX = 3  # of one store in one process' life: then the disk itself is the matter
 
 
 def _ready(**facts: object) -> None:
@@ -118,7 +121,26 @@ async def run_leader(config: Config) -> None:
         await _until_signal(daemon.bus.fatal, daemon.tasks.died)
 
 
+async def _over_damage(config: Config, life: Callable[[Config], Coroutine[Any, Any, None]]) -> None:
+    """Where an edge's store turns out to be damaged, begin again: the opening sets it aside (`server.salvage`)."""
+    damages = 0
+    while True:
+        try:
+            await life(config)
+        except StoreDamaged as error:
+            damages += 1
+            if damages == DAMAGES_MAX:
+                raise
+            mark_damaged(config.data / STORE, str(error))
+        else:
+            return
+
+
 async def run_edge(config: Config) -> None:
+    await _over_damage(config, _run_edge)
+
+
+async def _run_edge(config: Config) -> None:
     async with _edge(config) as (daemon, listen):
         _ready(role="edge", name=config.name, listen=listen)
         await _until_signal(daemon.bus.fatal, daemon.tasks.died)
@@ -126,6 +148,10 @@ async def run_edge(config: Config) -> None:
 
 async def run_serve(config: Config) -> None:
     """Everything on one machine."""
+    await _over_damage(config, _run_serve)
+
+
+async def _run_serve(config: Config) -> None:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(_nats(config))
         config = config.model_copy(update={"nats": (server.url,)})

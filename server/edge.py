@@ -24,7 +24,7 @@ from sync import extension, wire
 from sync.change import Beacon, Merged, RepairAsk
 from sync.document import JsonValue
 from sync.edge import Edge, EdgeSettings, EdgeStep
-from sync.errors import BusError, StoreError
+from sync.errors import BusError, InvalidInput, StoreDamaged, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
 from sync.limits import FIRST_OPEN_MS_MAX, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT
 from sync.replica import Replica
@@ -50,16 +50,17 @@ from sync.token import decode_token
 from .bus import Bus
 from .config import Config
 from .log import named, report, scrubbed
-from .store import SQLiteStore
+from .salvage import NO_WITNESS, open_store
 from .tasks import Tasks
 from .watchdog import Watchdog
 
-__all__ = ["Connection", "EdgeDaemon", "Reading"]
+__all__ = ["STORE", "Connection", "EdgeDaemon", "Reading"]
 
 log = logging.getLogger("skerry.edge")
 
 TICK_S = 0.1
 LOG_WARNING_MS = 10_000  # between two warnings that the log refuses changes
+STORE = "edge.db"  # in the directory of its data
 WITNESS = "witness"
 ORIGINS_LISTED_MAX = 1000
 _T = TypeVar("_T")
@@ -117,6 +118,11 @@ class _Opening:
             self.ready.set_exception(StoreError(reason))
 
 
+def _witness_of(text: str) -> tuple[Version, DocId, Dot]:
+    version, dot, doc = text.split(" ", 2)
+    return parse_version(version), parse_document_id(doc), parse_dot(dot)
+
+
 def now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
@@ -130,7 +136,7 @@ class EdgeDaemon:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.store = SQLiteStore.open(config.data / "edge.db")
+        self.store, _ = open_store(config.data / STORE)
         self.machine = Edge(
             EdgeSettings(config.name, Origin(secrets.randbelow(ORIGIN_MAX) + 1), config.pin, config.namespace)
         )
@@ -163,8 +169,10 @@ class EdgeDaemon:
         self.watchdog.start()
         text = self.store.get_meta(WITNESS)
         if text is not None:
-            version, dot, doc = text.split(" ", 2)
-            self.bus.set_witness(parse_version(version), parse_document_id(doc), parse_dot(dot))
+            try:
+                self.bus.set_witness(*_witness_of(text))
+            except (ValueError, InvalidInput):  # a damaged row: then every document is compared with the leader
+                self.bus.set_witness(*_witness_of(NO_WITNESS))
         if self.config.pin:
             self.bus.follow_all()
         self.bus.follow_beacons()
@@ -354,7 +362,7 @@ class EdgeDaemon:
                 log.warning("documents_unlisted detail=%r", str(error))
                 return
         else:
-            docs = await self._loop.run_in_executor(self._reader, self.store.documents)
+            docs = await self._read_store(self.store.documents)
         self._do(self.machine.listed(docs, in_log, now_ms()))
 
     # --- the disk ----------------------------------------------------------------------------------------------------
@@ -382,6 +390,7 @@ class EdgeDaemon:
         except StoreError as error:
             failure = str(error)
             self._loop.call_soon_threadsafe(self._committed, commit.ticket, failure)
+            self._loop.call_soon_threadsafe(self._look_at, error)
         except BaseException as error:
             log.exception("commit_died")
             self._loop.call_soon_threadsafe(self._committed, commit.ticket, repr(error))
@@ -404,10 +413,24 @@ class EdgeDaemon:
                 result = await self._loop.run_in_executor(executor, work)
             except StoreError as error:
                 log.error("store_failed detail=%r", str(error))
+                self._look_at(error)
             else:
                 then(result)
 
         self.tasks.spawn(run())
+
+    async def _read_store(self, work: Callable[[], _T]) -> _T:
+        """Raises StoreError."""
+        try:
+            return await self._loop.run_in_executor(self._reader, work)
+        except StoreError as error:
+            self._look_at(error)
+            raise
+
+    def _look_at(self, error: BaseException) -> None:
+        """A damaged store is no use to anybody: this daemon ends; the next opening sets it aside (`server.daemons`)."""
+        if isinstance(error, StoreDamaged) and not self.tasks.died.done():
+            self.tasks.died.set_exception(error)
 
     # --- what the bus says (BusListener) -----------------------------------------------------------------------------
     def link_up(self, epoch: int, intact: bool) -> None:
@@ -443,7 +466,7 @@ class EdgeDaemon:
             if not replica.clocks:
                 return None
         else:
-            stored = await self._loop.run_in_executor(self._reader, self.store.load, doc)
+            stored = await self._read_store(lambda: self.store.load(doc))
             if stored is None:
                 return None
             replica = Replica(doc, stored.state, stored.updates, stored.version, stored.dots)
@@ -484,4 +507,4 @@ class EdgeDaemon:
             self.closed(conn)
 
     async def documents(self) -> list[DocId]:
-        return await self._loop.run_in_executor(self._reader, self.store.documents)
+        return await self._read_store(self.store.documents)

@@ -16,6 +16,7 @@ from sync.ids import DocId, parse_document_id, shard_of
 from .bus import Bus, JsonObject
 from .edge import EdgeDaemon, wall_ms
 from .leader import LeaderDaemon
+from .salvage import set_aside_of
 from .streams import api, place_of
 
 __all__ = ["Comparison", "answer_as_edge", "answer_as_leader", "compare_all", "edge_status", "leader_status"]
@@ -64,6 +65,7 @@ def edge_status(daemon: EdgeDaemon, may_read: Callable[[DocId], bool] = lambda _
         ],
         "documents_in_memory": len(hosted),
         "store_bytes": daemon.store.size_bytes(),
+        "store_set_aside": set_aside_of(daemon.store),
     }
 
 

@@ -33,7 +33,7 @@ from sync.limits import STORE_CHECK_BYTES_MAX
 from sync.ports import OutboxRow, OutboxTotals, StoredDocument
 from sync.step import AppendUpdate, Compact, DropOutbox, MarkShipped, SetVersion, Write
 
-__all__ = ["FORMAT", "SQLiteStore"]
+__all__ = ["APPLICATION_ID", "FORMAT", "STATEMENTS", "SQLiteStore", "make_directory", "take_lock"]
 
 FORMAT: Final = 1
 """`PRAGMA user_version`. A change of the tables bumps it, and still reads the older ones."""
@@ -120,8 +120,8 @@ class SQLiteStore:
         Raises StoreBusy, StoreTooNew, StoreDamaged, or StoreError for what the operating system refuses.
         """
         try:
-            _make_directory(path.parent)
-            lock = _take_lock(path)
+            make_directory(path.parent)
+            lock = take_lock(path)
         except OSError as error:
             raise StoreError(f"{path}: {_said(error)}; give this user a writable directory for the store") from error
         connections: list[sqlite3.Connection] = []
@@ -423,13 +423,16 @@ def _check_format(path: Path, writer: sqlite3.Connection) -> bool:
     if (application, written, tables) == (0, 0, 0):
         return True
     if application != APPLICATION_ID or written < 1:
-        raise StoreDamaged(f"{path}: an SQLite file, but no Skerry store; name another path")
+        ours = writer.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('outbox', 'states')").fetchone()[0]
+        if ours == 2:
+            raise StoreDamaged(_damaged(path, "its first page does not say what it is"))
+        raise StoreError(f"{path}: an SQLite file, but no Skerry store; name another path")
     if written > FORMAT:
         raise StoreTooNew(f"{path}: format {written}, this program reads up to {FORMAT}; start a newer Skerry")
     return False
 
 
-def _make_directory(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
     """With the names of new directories on the disk: an acknowledged commit must not vanish with its directory."""
     made = [parent for parent in (directory, *directory.parents) if not parent.exists()]
     directory.mkdir(parents=True, exist_ok=True)
@@ -441,7 +444,7 @@ def _make_directory(directory: Path) -> None:
             os.close(above)
 
 
-def _take_lock(path: Path) -> int:
+def take_lock(path: Path) -> int:
     """The lock is the kernel's and goes with the process, also by SIGKILL. The file stays: removing it would let two
     processes hold locks on two files of one name. Raises StoreBusy, OSError."""
     lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -492,8 +495,8 @@ def _told(path: Path, doing: str) -> Iterator[None]:
 
 def _damaged(path: Path, what: str) -> str:
     return (
-        f"{path}: damaged ({what}); move it away and start again, the documents come back from the leader;"
-        " keep the file: edits that were never shipped may be rescued from it (.recover in the sqlite3 shell)"
+        f"{path}: damaged ({what}); an edge that starts sets it aside, saves what can be read of it, and gets the rest"
+        " from the leader (docs/operations.md)"
     )
 
 

@@ -267,7 +267,7 @@ def test_somebody_else_s_database_is_refused_and_left_alone(disk: FileDisk) -> N
     foreign.close()
     before = disk.path.read_bytes()
 
-    with pytest.raises(StoreDamaged, match="no Skerry store"):
+    with pytest.raises(StoreError, match="no Skerry store"):
         disk.open()
 
     assert disk.path.read_bytes() == before
