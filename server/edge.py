@@ -4,7 +4,8 @@ Room: performs what `sync.edge` decides, and decides nothing about documents. On
 in a thread of their own, its reads in another.
 
 1. One commit is on its way at a time; what comes meanwhile is the next one. That is the group commit, and it adapts:
-   idle, a keystroke is written at once; under load, a commit holds what came during the one before.
+   idle, a keystroke is written at once; under load, a commit holds what came during the one before, and `server.pace`
+   lets a little more come.
 2. Effects are performed in the order in which the machine returned them.
 """
 
@@ -50,6 +51,7 @@ from sync.token import decode_token
 from .bus import Bus
 from .config import Config
 from .log import named, report, scrubbed
+from .pace import Pace
 from .salvage import NO_WITNESS, open_store
 from .tasks import Tasks
 from .watchdog import Watchdog
@@ -155,6 +157,7 @@ class EdgeDaemon:
         self.tasks = Tasks(log)
         self._committing = False
         self._flush_soon = False
+        self._pace = Pace()
         self._idle = asyncio.Event()
         self._idle.set()
         self._shipped = asyncio.Event()
@@ -254,6 +257,7 @@ class EdgeDaemon:
         return conn
 
     def received(self, conn: ConnId, frame: bytes) -> None:
+        self._pace.arrived()
         self._do(self.machine.received(conn, frame, now_ms()))
 
     def closed(self, conn: ConnId) -> None:
@@ -265,9 +269,16 @@ class EdgeDaemon:
         assert step.commit is None, "only a flush commits"
         for effect in step.now:
             self._perform(effect)
+        self._wake_flush()
+
+    def _wake_flush(self) -> None:
         if self.machine.wants_flush and not self._committing and not self._flush_soon:
             self._flush_soon = True
-            self._loop.call_soon(self._flush)  # after whatever else this turn of the loop brings
+            wait_s = self._pace.wait_s(self._loop.time())
+            if wait_s:
+                self._loop.call_later(wait_s, self._flush)
+            else:
+                self._loop.call_soon(self._flush)  # after whatever else this turn of the loop brings
 
     def _perform(self, effect: EdgeEffect) -> None:
         match effect:
@@ -373,9 +384,11 @@ class EdgeDaemon:
         if not self.machine.wants_flush:
             self._idle.set()
             return
+        began_s = self._loop.time()
         step = self.machine.flush(now_ms(), wall_ms())
         for effect in step.now:
             self._perform(effect)
+        self._pace.flushed(began_s, self._loop.time())
         if step.commit is None:
             self._idle.set()
             return
@@ -403,7 +416,9 @@ class EdgeDaemon:
             self._do(self.machine.committed(ticket, now_ms()))
         else:
             self._do(self.machine.commit_failed(ticket, now_ms(), failure))
-        self._flush()
+        if not self.machine.wants_flush:
+            self._idle.set()
+        self._wake_flush()
 
     def _in(self, executor: ThreadPoolExecutor, work: Callable[[], _T], then: Callable[[_T], None]) -> None:
         """Run `work` in a thread of the store, `then` on the loop with what it gave."""

@@ -63,6 +63,9 @@ class EdgeSettings:
     """Tokens are made for it and refused from others."""
 
 
+_NOTHING: EdgeStep = Step()
+
+
 class Edge:
     def __init__(self, settings: EdgeSettings) -> None:
         self.settings = settings
@@ -105,13 +108,13 @@ class Edge:
         """One binary frame of a client. Bad bytes close that connection and touch nothing else."""
         out: Out = []
         self._serving.received(conn, frame, now_ms, out)
-        doc = self._serving.document_of(conn)
-        if doc is not None and self._serving.hosted[doc].tracking.waiters:
-            self._look_at_waiters(self._serving.hosted[doc], now_ms, out)
-            if self._serving.hosted[doc].tracking.waiters and self.shipping.up:
-                self._catchup.want(doc, now_ms)
+        host = self._serving.host_of(conn)
+        if host is not None and host.tracking.waiters:
+            self._look_at_waiters(host, now_ms, out)
+            if host.tracking.waiters and self.shipping.up:
+                self._catchup.want(host.doc, now_ms)
                 self._pump(now_ms, out)
-        return Step(tuple(out))
+        return Step(tuple(out)) if out else _NOTHING
 
     def closed(self, conn: ConnId, now_ms: int) -> EdgeStep:
         """The connection is gone."""

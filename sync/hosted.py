@@ -6,6 +6,7 @@ Room: the edge machine's record; state only. `sync.edge` decides.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .change import Change, Context, RepairAsk
 from .ids import ConnId, DocId, Dot, DotSet, Version
@@ -13,12 +14,12 @@ from .limits import COMPACT_BYTES, COMPACT_ROWS
 from .presence import Presence
 from .replica import Replica
 from .tracking import Tracking
+from .validate import Shape
 
 __all__ = ["Flushed", "Hosted", "Pending"]
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """An update of a client that the gate let in and no flush has taken yet."""
 
     update: bytes
@@ -26,6 +27,7 @@ class Pending:
     context: Context
     dot: Dot | None = None
     """The edit's own name, where its client speaks the extension."""
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from .change import LogEntry, Logged, Snapshot
 from .document import Document, Ranges, merge
@@ -40,8 +41,7 @@ class Judgement:
     """EARLY: (client, next clock) that the replica must reach first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Early:
+class Early(NamedTuple):
     """An update that waits for what it depends on, and where it came from: a client, or a place in the log."""
 
     update: bytes
@@ -52,8 +52,7 @@ class Early:
     missing: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """What became of one update: its own verdict, and every update that was taken (itself first, then early ones)."""
 
     verdict: Verdict
@@ -64,6 +63,8 @@ class Taken:
 
 _NEW = Judgement(Verdict.NEW)
 _SEEN = Judgement(Verdict.SEEN)
+_TAKEN_SEEN = Taken(Verdict.SEEN)
+_TAKEN_EARLY = Taken(Verdict.EARLY)
 
 
 class Replica:
@@ -110,6 +111,11 @@ class Replica:
     def judge(self, shape: Shape) -> Judgement:
         """Compare what an update brings and needs with the clocks (law 3)."""
         clocks = self.clocks
+        if shape.typed is not None and not shape.needs:  # a keystroke
+            client, first, following = shape.brings[0]
+            known = clocks.get(client, 0)
+            if first <= known:
+                return _NEW if following > known else _SEEN
         reach: dict[int, int] = {}
         missing: list[tuple[int, int]] = []
         for client, first, following in shape.brings:
@@ -136,19 +142,21 @@ class Replica:
 
     def take(self, update: bytes, shape: Shape, now_ms: int, conn: ConnId | None = None) -> Taken:
         """Judge an update and take it, or set it aside. Raises LimitReached where too much waits already."""
-        return self._take(Early(update, shape, now_ms, conn))
+        return self._take(update, shape, now_ms, conn)
 
-    def _take(self, arrival: Early) -> Taken:
-        judgement = self.judge(arrival.shape)
+    def _take(
+        self, update: bytes, shape: Shape, now_ms: int, conn: ConnId | None = None, seq: int | None = None
+    ) -> Taken:
+        judgement = self.judge(shape)
         if judgement.verdict is Verdict.SEEN:
-            return Taken(Verdict.SEEN)
+            return _TAKEN_SEEN
         if judgement.verdict is Verdict.EARLY:
-            self._set_aside(arrival, judgement.missing)
-            return Taken(Verdict.EARLY)
-        self._accept(arrival.update, arrival.shape)
+            self._set_aside(Early(update, shape, now_ms, conn, seq, judgement.missing))
+            return _TAKEN_EARLY
+        self._accept(update, shape)
         if not self.early:
-            return Taken(Verdict.NEW, (arrival.update,))
-        updates = [arrival.update]
+            return Taken(Verdict.NEW, (update,))
+        updates = [update]
         released = self._release(updates)
         return Taken(Verdict.NEW, tuple(updates), released)
 
@@ -162,7 +170,7 @@ class Replica:
                 _add_range(self._deleted.setdefault(client, []), first, following)
         self._unapplied.append(update)
 
-    def _set_aside(self, arrival: Early, missing: tuple[tuple[int, int], ...]) -> None:
+    def _set_aside(self, arrival: Early) -> None:
         if any(held.update == arrival.update and held.seq == arrival.seq for held in self.early):
             return
         if len(self.early) >= EARLY_COUNT_MAX:
@@ -170,7 +178,7 @@ class Replica:
         if self.early_bytes + len(arrival.update) > EARLY_BYTES_MAX:
             size = self.early_bytes + len(arrival.update)
             raise LimitReached("early_bytes", size, EARLY_BYTES_MAX, "send what comes before them")
-        self.early.append(Early(arrival.update, arrival.shape, arrival.since_ms, arrival.conn, arrival.seq, missing))
+        self.early.append(arrival)
         self.early_bytes += len(arrival.update)
 
     def _release(self, updates: list[bytes]) -> tuple[Early, ...]:
@@ -205,7 +213,7 @@ class Replica:
         self, version: Version, dots: Sequence[Dot], covers: DotSet, update: bytes, shape: Shape, now_ms: int
     ) -> Taken:
         """Take the change at this place of the log; places ascend. Raises LimitReached: then `pass_over` it."""
-        taken = self._take(Early(update, shape, now_ms, None, version.seq))
+        taken = self._take(update, shape, now_ms, None, version.seq)
         if taken.verdict is Verdict.EARLY:
             self._held[version.seq] = (dots, covers)
         else:
@@ -253,7 +261,7 @@ class Replica:
 
         The update is taken where the gate lets it in, gap or not; the version moves only where nothing is missing.
         """
-        taken = self._take(Early(update, shape, now_ms)) if update else Taken(Verdict.SEEN)
+        taken = self._take(update, shape, now_ms) if update else _TAKEN_SEEN
         mine = self.version
         follows = prev.seq == 0 if mine is None else mine.epoch == prev.epoch and mine.seq >= prev.seq
         if taken.verdict is Verdict.EARLY or not follows:
@@ -269,6 +277,11 @@ class Replica:
             updates, self._unapplied = self._unapplied, []
             _apply_all(self._document, updates)
         return self._document
+
+    def joined(self, updates: Sequence[bytes], whole: bytes) -> None:
+        """`whole` is these updates in one: where they are all that waits to be applied, it is applied instead."""
+        if self._unapplied == updates:
+            self._unapplied = [whole]
 
     @property
     def unapplied_count(self) -> int:

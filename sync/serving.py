@@ -42,7 +42,7 @@ from .step import (
 )
 from .token import decode_token
 from .tracking import PerConn, Waiter
-from .validate import check_awareness, check_state_vector, check_update
+from .validate import Shape, check_awareness, check_state_vector, check_update
 from .writing import Writing
 
 __all__ = [
@@ -69,6 +69,7 @@ class Serving(Company):
         self.name = name
         self.namespace = namespace
         self.origin = origin
+        self._context = Context(name)
         self._conns: dict[ConnId, DocId] = {}
         self._read_only: set[ConnId] = set()
         self.pressure = Pressure()
@@ -107,7 +108,11 @@ class Serving(Company):
             return
         host = self.hosted[doc]
         try:
-            self._message(host, conn, frame, now_ms, out)
+            update = wire.short_update(frame)
+            if update is None or host.replica is None or conn in self._read_only or conn in host.tracking.conns:
+                self._message(host, conn, frame, now_ms, out)
+            else:  # a keystroke
+                self._update(host, conn, update, now_ms, out)
         except InvalidUpdate as error:
             self._drop_conn(conn, CLOSE_BAD_UPDATE, f"these bytes are no update: {error}", now_ms, out)
         except InvalidInput as error:
@@ -130,12 +135,12 @@ class Serving(Company):
         host.idle_since_ms = now_ms
         self._presence_news(host, host.presence.leave(conn), (), out)
 
-    def document_of(self, conn: ConnId) -> DocId | None:
-        return self._conns.get(conn)
+    def host_of(self, conn: ConnId) -> Hosted | None:
+        doc = self._conns.get(conn)
+        return self.hosted[doc] if doc is not None else None
 
     def _message(self, host: Hosted, conn: ConnId, frame: bytes, now_ms: int, out: Out) -> None:
-        extended = conn in host.tracking.conns
-        match extension.decode(frame) if extended else wire.decode_frame(frame):
+        match extension.decode(frame) if conn in host.tracking.conns else wire.decode_frame(frame):
             case wire.AwarenessUpdate(payload):
                 entries = check_awareness(payload)
                 self._presence_news(host, host.presence.merge(entries, conn, now_ms), (conn,), out)
@@ -161,15 +166,18 @@ class Serving(Company):
                 if self._client_update(host, conn, update, now_ms) is Verdict.NEW:
                     host.relayed = True  # a step 2 holds whatever its client has, of others as well
             case wire.Update(update):
-                if self._client_update(host, conn, update, now_ms) is Verdict.SEEN and not extended:
-                    host.echo.append((conn, wire.encode(wire.Update(update))))
-                    self._echo_when_safe(host, out)
+                self._update(host, conn, update, now_ms, out)
             case extension.Edit() as edit:
                 self._edit(host, conn, edit, now_ms, out)
             case extension.Await() as wish:
                 self._await(host, conn, wish, now_ms)
             case _:
                 raise InvalidFrame("frame: only an edge says this; send edits, questions and awareness")
+
+    def _update(self, host: Hosted, conn: ConnId, update: bytes, now_ms: int, out: Out) -> None:
+        if self._client_update(host, conn, update, now_ms) is Verdict.SEEN and conn not in host.tracking.conns:
+            host.echo.append((conn, wire.encode(wire.Update(update))))
+            self._echo_when_safe(host, out)
 
     def _refuse_writing(
         self, host: Hosted, conn: ConnId, message: wire.Update | wire.SyncStep2 | extension.Edit, out: Out
@@ -227,7 +235,11 @@ class Serving(Company):
         taken = host.replica.take(update, shape, now_ms, conn)
         if taken.verdict is Verdict.EARLY and dot is not None:
             host.tracking.set_aside(update, dot, context or Context(self.name))
-        self._pend_taken(host, conn, taken, update, dot, context)
+        if not taken.released:
+            if taken.updates:
+                self._pend(host, conn, update, dot, context, shape)
+        else:
+            self._pend_taken(host, conn, taken, update, dot, context)
         return taken.verdict
 
     def _pend_taken(
@@ -253,15 +265,22 @@ class Serving(Company):
                 host.writers[early.conn] = None  # also where it was SEEN: it reads its own update only after the commit
 
     def _pend(
-        self, host: Hosted, conn: ConnId, update: bytes, dot: Dot | None = None, context: Context | None = None
+        self,
+        host: Hosted,
+        conn: ConnId,
+        update: bytes,
+        dot: Dot | None = None,
+        context: Context | None = None,
+        shape: Shape | None = None,
     ) -> None:
         named = host.tracking.let_in(update) if dot is None else None
         if named is not None:
             dot, context = named
-        host.pending.append(Pending(update, conn, context or Context(self.name), dot))
+        host.pending.append(Pending(update, conn, context or self._context, dot, shape))
         host.pending_bytes += len(update)
         host.writers[conn] = None
-        host.early_asked.pop(update, None)
+        if host.early_asked:
+            host.early_asked.pop(update, None)
         self._dirty[host.doc] = None
 
     def _greet(self, host: Hosted, conns: Iterable[ConnId], out: Out) -> None:
@@ -449,8 +468,10 @@ class Serving(Company):
 
     def _flush_document(self, host: Hosted, wall_ms: int, out: Out) -> Flushed:
         assert host.replica is not None
+        groups, whole = self.writing.merged(host)
+        host.replica.joined([pending.update for pending in host.pending], whole)
         host.replica.materialise()  # before anything is stored: poison that gets past the validator ends here
-        changes, whole = self.writing.changes_of(host, wall_ms)
+        changes = self.writing.changes_of(host, groups, wall_ms)
         frame = wire.encode(wire.Update(whole))
         writers = tuple(host.writers)
         host.pending = []

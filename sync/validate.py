@@ -19,7 +19,7 @@ content, 0x80 left origin, 0x40 right origin, 0x20 key), ids, without origins pa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from .errors import InvalidUpdate
 from .json_text import check_json
@@ -35,7 +35,7 @@ from .limits import (
     UPDATE_VALUES_MAX,
 )
 
-__all__ = ["AwarenessEntry", "Shape", "check_awareness", "check_state_vector", "check_update"]
+__all__ = ["AwarenessEntry", "Shape", "Typed", "check_awareness", "check_state_vector", "check_update"]
 
 _LEFT: Final = 0x80
 _RIGHT: Final = 0x40
@@ -43,12 +43,21 @@ _KEY: Final = 0x20
 _SKIP: Final = 10
 _KEYSTROKE_BYTES_MAX: Final = 256  # what `_keystroke` reads is not bounded byte by byte: Invariant 2 by this
 _SIMPLE: Final = frozenset(("null", "true", "false", '""', "{}", "[]", *map(str, range(-1, 100))))  # most formats
-_ONCE: Final = (1,)
-_TWICE: Final = (1, 2)
+_SIDES: Final = {0x84: (0,), 0x44: (1,), 0xC4: (0, 1)}  # left origin, right origin
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Typed(NamedTuple):
+    """Where one client's one short text stands in an update that is nothing else."""
+
+    continues: bool
+    """It was typed behind the text that this client made just before: its left origin is the clock before its own."""
+    right_at: int
+    """Offset of the right origin; `text_at` where there is none."""
+    text_at: int
+    """Offset of the text's length, which is one byte; the text follows, and the delete set, which is empty."""
+
+
+class Shape(NamedTuple):
     """What an update's bytes say about themselves. Clocks count Yjs units (UTF-16 code units for text)."""
 
     brings: tuple[tuple[int, int, int], ...]
@@ -57,6 +66,8 @@ class Shape:
     """(client, next): the replica must have every clock of `client` below `next`, unless the update brings it."""
     deletes: tuple[tuple[int, int, int], ...]
     """(client, first clock, next clock) of each deleted range; needs `next` of that client too (not within `needs`)."""
+    typed: Typed | None = None
+    """Of an ordinary keystroke, so that `sync.runs` need not read it again."""
 
 
 def check_update(update: bytes) -> Shape:
@@ -107,6 +118,8 @@ def _keystroke(b: bytes) -> Shape | None:
     info = b[i]
     i += 1
     needs: tuple[tuple[int, int], ...] = ()
+    continues = False
+    right_at = 0
     if info == 4:  # the first text of a root: its name
         length = b[i + 1]
         i += 2
@@ -114,7 +127,9 @@ def _keystroke(b: bytes) -> Shape | None:
             return None
         i += length
     elif info == 0x84 or info == 0xC4 or info == 0x44:
-        for _ in _TWICE if info == 0xC4 else _ONCE:
+        for side in _SIDES[info]:
+            if side:
+                right_at = i
             of = b[i]
             i += 1
             if of > 127:
@@ -144,6 +159,8 @@ def _keystroke(b: bytes) -> Shape | None:
             if of == client:
                 if at >= clock:
                     return None
+                if not side and at == clock - 1:
+                    continues = True
             elif not needs:
                 needs = ((of, at + 1),)
             elif needs[0][0] != of:
@@ -159,7 +176,7 @@ def _keystroke(b: bytes) -> Shape | None:
         return None
     if clock + length > CLOCK_MAX:
         return None
-    return Shape(((client, clock, clock + length),), needs, ())
+    return Shape(((client, clock, clock + length),), needs, (), Typed(continues, right_at or i - 1, i - 1))
 
 
 def _walk(b: bytes) -> Shape:

@@ -10,15 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from operator import attrgetter
 
 from .change import Change, Context
 from .document import merge
 from .hosted import Flushed, Hosted, Pending
 from .ids import DocId, Dot, DotSet, Origin
+from .runs import join_runs
 from .step import AppendUpdate, Commit, SetVersion, Write
 
 __all__ = ["Writing"]
 
+Group = tuple[Context, list[Pending], bytes]
+"""What one context's updates are, merged."""
+
+_context_of = attrgetter("context")
 _COVERS_RANGES_MAX = 200  # they are one NATS header; a forgotten dot costs repeated work, nothing else
 
 
@@ -64,13 +70,16 @@ class Writing:
         self._again.append((host.doc, update))
         self._waiting.add(host.doc)
 
-    def changes_of(self, host: Hosted, wall_ms: int) -> tuple[tuple[Change, ...], bytes]:
-        """Everything pending as one change per context, and all of it as one update. Raises DocumentBroken."""
-        groups: list[tuple[Context, list[Pending], bytes]] = []
-        for context, together in groupby(host.pending, key=lambda pending: pending.context):
+    def merged(self, host: Hosted) -> tuple[list[Group], bytes]:
+        """Everything pending, one update per context, and all of it as one update. Raises DocumentBroken."""
+        groups: list[Group] = []
+        for context, together in groupby(host.pending, key=_context_of):
             group = list(together)
-            groups.append((context, group, merge([pending.update for pending in group])))
-        whole = merge([update for _, _, update in groups])
+            groups.append((context, group, merge(join_runs((one.update, one.shape) for one in group))))
+        return groups, merge([update for _, _, update in groups])
+
+    def changes_of(self, host: Hosted, groups: Sequence[Group], wall_ms: int) -> tuple[Change, ...]:
+        """One change per group, each a row of the next commit."""
         changes: list[Change] = []
         for context, group, update in groups:
             stamped = Context(context.edge, context.actor, context.causation, context.correlation, wall_ms)
@@ -78,7 +87,7 @@ class Writing:
             host.tracking.flushed(change.dot, ((one.conn, one.dot) for one in group if one.dot is not None))
             self.add_update(host, AppendUpdate(host.doc, update, change.dot, stamped, change.covers))
             changes.append(change)
-        return tuple(changes), whole
+        return tuple(changes)
 
     def changes_again(self, hosted: Mapping[DocId, Hosted], wall_ms: int, flushed: dict[DocId, Flushed]) -> None:
         """What `ship_again` left, into `flushed`."""

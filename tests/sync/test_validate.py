@@ -211,7 +211,7 @@ def test_the_short_path_says_what_the_long_one_says() -> None:
             short = _verdict_of(_keystroke, update)
             if isinstance(short, Shape):
                 taken += 1
-                assert short == _verdict_of(_walk, update), update.hex()
+                assert short._replace(typed=None) == _verdict_of(_walk, update), update.hex()
 
     assert taken > 500
 
