@@ -8,16 +8,30 @@ from sync.extension import Stage
 
 from .awareness import Awareness
 from .client import Session, Unreachable, connect
-from .document import OpenDocument, ReadOnly, SessionClosed
-from .events import Change, Denied, Event, Offline, Online, ReadOnlyHere, Refused, Safer, Status, StoreFailed, Stream
+from .document import EditRejected, OpenDocument, ReadOnly, SessionClosed
+from .events import (
+    Change,
+    Denied,
+    Event,
+    Offline,
+    Online,
+    ReadOnlyHere,
+    Refused,
+    Rejected,
+    Safer,
+    Status,
+    StoreFailed,
+    Stream,
+)
 from .history import History
 from .link import InvalidAddress
-from .store import Progress
+from .store import Progress, Rejection
 
 __all__ = [
     "Awareness",
     "Change",
     "Denied",
+    "EditRejected",
     "Event",
     "History",
     "InvalidAddress",
@@ -28,6 +42,8 @@ __all__ = [
     "ReadOnly",
     "ReadOnlyHere",
     "Refused",
+    "Rejected",
+    "Rejection",
     "Safer",
     "Session",
     "SessionClosed",

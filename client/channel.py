@@ -74,6 +74,9 @@ class Channel:
             case extension.Safe(stage, dots, version):
                 self._said_ms = now_ms
                 document.safe(stage, dots, version)
+            case extension.Rejected(dots, reason):
+                self._said_ms = now_ms
+                document.rejected(dots, reason)
             case extension.At(version):
                 document.at(version)
             case wire.SyncStep1(state_vector):

@@ -36,13 +36,14 @@ from sync.token import Token, decode_token, encode_token
 from sync.validate import check_update
 
 from .awareness import Awareness
-from .events import Change, Event, Feed, ReadOnlyHere, Safer, Status, Stream
+from .events import Change, Event, Feed, ReadOnlyHere, Rejected, Safer, Status, Stream
 from .history import History
-from .store import Pending, Progress, Store, Writes
+from .store import REJECTED_MAX, Pending, Progress, Rejection, Store, Writes
 from .waiting import Waiting
 
 __all__ = [
     "EDIT_BYTES_MAX",
+    "EditRejected",
     "Host",
     "OpenDocument",
     "ReadOnly",
@@ -57,6 +58,10 @@ Observer = Callable[[object], None]
 
 class ReadOnly(SkerryError):
     """An edit of a document that was opened read-only, or that the edge lets nobody write."""
+
+
+class EditRejected(SkerryError):
+    """The leader has refused an edit that an edge had taken. It stays in this document, and nobody else sees it."""
 
 
 class SessionClosed(SkerryError):
@@ -109,10 +114,14 @@ class OpenDocument:
         self._arrived_bytes = 0
         self._progressed: dict[Dot, Progress] = {}
         self._moved = False
+        self._unstored_rejections: list[Rejection] = []
+        self._unheard: EditRejected | None = None
+        """A rejection that no `confirmed()` has raised yet."""
         self.waiting = Waiting(doc, lambda: host.wake(self))
         self._closed = False
         stored = host.store.load(doc)
         self.unmerged: dict[Dot, Progress] = {progress.dot: progress for progress in stored.edits} if stored else {}
+        self._rejections = [*stored.rejected] if stored else []
         self._own = stored.dots if stored else DotSet()
         # Invariant 3: the document may have been open in this session before.
         self._count = max((last for origin, _, last in self._own.ranges() if origin == host.origin), default=0)
@@ -155,7 +164,7 @@ class OpenDocument:
 
     @property
     def status(self) -> Status:
-        return Status(self._host.online, tuple(self.unmerged.values()), self.version)
+        return Status(self._host.online, tuple(self.unmerged.values()), self.version, tuple(self._rejections))
 
     # --- edits -------------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -313,12 +322,14 @@ class OpenDocument:
             edit_ms,
             self.version if self._moved else None,
             tuple(self._progressed.values()),
+            rejected=self._unstored_rejections,
         )
 
     def stored(self) -> None:
         self._arrived = []
         self._arrived_bytes = 0
         self._progressed = {}
+        self._unstored_rejections = []
         self._moved = False
 
     def pending(self, after: int, count_max: int, bytes_max: int) -> list[Pending]:
@@ -408,6 +419,23 @@ class OpenDocument:
         self.waiting.safe(stage, moved)
         self._tell(Safer(self.doc, stage, tuple(moved), version, now_ms))
 
+    def rejected(self, dots: Sequence[Dot], reason: str) -> None:
+        """The leader refuses these edits. They stay in this document, and are not sent again."""
+        now_ms = self._host.now_ms()
+        refused = [dot for dot in dots if self.unmerged.pop(dot, None) is not None]
+        if not refused:
+            return
+        for dot in refused:
+            self._progressed.pop(dot, None)
+            self._rejections.append(Rejection(dot, reason, now_ms))
+        self._unstored_rejections += self._rejections[-len(refused) :]
+        del self._rejections[:-REJECTED_MAX]
+        self._host.store_soon(self)
+        error = EditRejected(f"{self.doc}: {len(refused)} edits were rejected ({reason}); undo them, or edit a copy")
+        if not self.waiting.rejected(refused, error):
+            self._unheard = error
+        self._tell(Rejected(self.doc, tuple(refused), reason, now_ms))
+
     def at(self, version: Version) -> None:
         self.replica.version = version
         self._moved = True
@@ -450,8 +478,12 @@ class OpenDocument:
     async def confirmed(self, stage: Stage = Stage.MERGED, *, timeout: float | None = None) -> None:
         """Until every edit of this store in this document, made so far, has come to `stage`.
 
-        Raises NotYet when `timeout` seconds are over, SessionClosed, ReadOnly where the edge takes none of them.
+        Raises NotYet when `timeout` seconds are over, SessionClosed, ReadOnly where the edge takes none of them, and
+        EditRejected where the leader refuses one: once, also where that was known before (`status.rejected` stays).
         """
+        if self._unheard is not None:
+            error, self._unheard = self._unheard, None
+            raise error
         left = [dot for dot, progress in self.unmerged.items() if progress.stage < stage]
         if left and self.denied:
             raise self._read_only()

@@ -15,7 +15,7 @@ from sync.errors import LimitReached
 from sync.extension import Stage
 from sync.ids import DocId, Dot, Version
 
-from .store import Progress
+from .store import Progress, Rejection
 
 __all__ = [
     "Change",
@@ -26,6 +26,7 @@ __all__ = [
     "Online",
     "ReadOnlyHere",
     "Refused",
+    "Rejected",
     "Safer",
     "Status",
     "StoreFailed",
@@ -90,6 +91,17 @@ class Denied:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejected:
+    """The leader has refused these edits of this store: they stay in this document, and nobody else ever sees them."""
+
+    doc: DocId
+    dots: tuple[Dot, ...]
+    reason: str
+    at_ms: int
+    """Unix milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReadOnlyHere:
     """The edge lets this session only read this document; edits that were made before stay in the store."""
 
@@ -97,7 +109,7 @@ class ReadOnlyHere:
     reason: str
 
 
-Event = Online | Offline | Safer | Refused | Denied | ReadOnlyHere | StoreFailed
+Event = Online | Offline | Safer | Rejected | Refused | Denied | ReadOnlyHere | StoreFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,8 @@ class Status:
     """Of this store, not yet merged by the leader, oldest first."""
     version: Version | None
     """Everything of the document up to here is in this store."""
+    rejected: tuple[Rejection, ...] = ()
+    """Edits that the leader has refused, oldest first, the last 1,000."""
 
     def count(self, stage: Stage) -> int:
         """Edits that have come exactly so far."""

@@ -205,6 +205,9 @@ class Link:
             ) as socket:
                 hello = await self._hello(socket)
                 was_up = True
+                if hello.extension >= 2:  # an edge of version 1 does not expect it
+                    mine = extension.encode(extension.Hello(extension.EXTENSION_VERSION, "", ""))
+                    await socket.send(extension.on_channel(extension.CONNECTION, mine))
                 self._begin(socket, address, hello)
                 await self._converse(socket)
         except ConnectionClosed as error:

@@ -26,15 +26,22 @@ from sync.errors import StoreBusy, StoreDamaged, StoreError, StoreTooNew
 from sync.extension import Edit, Stage
 from sync.ids import DocId, Dot, DotSet, Origin, Version
 
-__all__ = ["FORMAT", "Pending", "Progress", "Store", "StoredDocument", "StoredEdit", "Writes"]
+__all__ = ["FORMAT", "Pending", "Progress", "Rejection", "Store", "StoredDocument", "StoredEdit", "Writes"]
 
-FORMAT: Final = 1
-"""`PRAGMA user_version`. A change of the tables bumps it, and still reads the older ones."""
+FORMAT: Final = 2
+"""`PRAGMA user_version`. A change of the tables bumps it, and still reads the older ones. 2: rejected edits."""
 
 APPLICATION_ID: Final = 0x534B5943  # "SKYC": an edge's store has another one
 
 _WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
 
+REJECTED_MAX: Final = 1_000  # kept per document, the newest: enough to see what goes wrong
+
+_REJECTED: Final = (
+    "CREATE TABLE rejected(row INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL, origin INTEGER NOT NULL,"
+    " dot_seq INTEGER NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL, UNIQUE(document, origin, dot_seq))",
+    f"PRAGMA user_version = {FORMAT}",
+)
 _SCHEMA: Final = (
     "CREATE TABLE documents(key INTEGER PRIMARY KEY, doc TEXT NOT NULL UNIQUE, epoch TEXT, seq INTEGER)",
     "CREATE TABLE states(document INTEGER PRIMARY KEY, through INTEGER NOT NULL, state BLOB NOT NULL)",
@@ -49,7 +56,7 @@ _SCHEMA: Final = (
     " dot_seq INTEGER NOT NULL, epoch TEXT, seq INTEGER, UNIQUE(document, origin))",
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {FORMAT}",
+    *_REJECTED,
 )
 
 
@@ -61,6 +68,15 @@ class Progress:
     stage: Stage
     since_ms: int
     version: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An edit that the leader has refused, why, and since when this is known (Unix milliseconds)."""
+
+    dot: Dot
+    reason: str
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,8 @@ class StoredDocument:
     edits: tuple[Progress, ...]
     """Not yet merged, oldest first."""
     last: StoredEdit | None
+    rejected: tuple[Rejection, ...] = ()
+    """Oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +126,8 @@ class Writes:
     """Of edits that are in the store; one that is merged leaves it."""
     compacted: bytes | None = None
     """The whole document, everything before and within this commit included."""
+    rejected: Sequence[Rejection] = ()
+    """Edits that leave the store: nobody will merge them."""
 
 
 class Store:
@@ -171,6 +191,8 @@ class Store:
             self._run.execute("UPDATE documents SET epoch = ?, seq = ? WHERE key = ?", (*_place(writes.version), key))
         for progress in writes.progress:
             self._progress(key, progress)
+        for rejection in writes.rejected:
+            self._reject(key, rejection)
         if writes.compacted is not None:
             self._compact(key, writes.compacted)
 
@@ -213,6 +235,22 @@ class Store:
                 (progress.stage, progress.since_ms, *place, *where),
             )
             return
+        self._forget_edit(key, where)
+
+    def _reject(self, key: int, rejection: Rejection) -> None:
+        where = (key, rejection.dot.origin, rejection.dot.seq)
+        self._forget_edit(key, where)
+        self._run.execute(
+            "INSERT OR IGNORE INTO rejected(document, origin, dot_seq, reason, at_ms) VALUES (?, ?, ?, ?, ?)",
+            (*where, rejection.reason, rejection.at_ms),
+        )
+        self._run.execute(
+            "DELETE FROM rejected WHERE document = ? AND row NOT IN"
+            " (SELECT row FROM rejected WHERE document = ? ORDER BY row DESC LIMIT ?)",
+            (key, key, REJECTED_MAX),
+        )
+
+    def _forget_edit(self, key: int, where: tuple[int, int, int]) -> None:
         found = self._run.execute(
             "DELETE FROM edits WHERE document = ? AND origin = ? AND dot_seq = ? RETURNING row", where
         ).fetchone()
@@ -252,6 +290,9 @@ class Store:
                 "SELECT origin, dot_seq, epoch, seq FROM origins WHERE document = ? ORDER BY key", (key,)
             ).fetchall()
             last = origins[-1] if origins else None
+            rejected = self._run.execute(
+                "SELECT origin, dot_seq, reason, at_ms FROM rejected WHERE document = ? ORDER BY row", (key,)
+            )
             return StoredDocument(
                 state=state,
                 updates=tuple([update for (update,) in updates]),
@@ -261,6 +302,7 @@ class Store:
                     [Progress(Dot(Origin(o), n), Stage(stage), ms, _version(e, s)) for o, n, stage, ms, e, s in edits]
                 ),
                 last=StoredEdit(Dot(Origin(last[0]), last[1]), _version(last[2], last[3])) if last else None,
+                rejected=tuple([Rejection(Dot(Origin(o), n), reason, at) for o, n, reason, at in rejected]),
             )
 
     def pending(self, doc: DocId, after: int, count_max: int, bytes_max: int) -> list[Pending]:
@@ -376,6 +418,9 @@ def _prepare(path: Path, run: sqlite3.Connection) -> None:
     run.execute("BEGIN IMMEDIATE")  # also for an old store: a read-only file is refused now, not at the first edit
     if fresh:
         for statement in _SCHEMA:
+            run.execute(statement)
+    elif written < 2:
+        for statement in _REJECTED:
             run.execute(statement)
     run.execute("COMMIT")
 

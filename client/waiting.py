@@ -94,6 +94,15 @@ class Waiting:
                 if not confirmation.left:
                     _finish(confirmation.done)
 
+    def rejected(self, dots: list[Dot], error: SkerryError) -> bool:
+        """These never become safer. True where somebody was told."""
+        told = False
+        for confirmation in self._confirmations:
+            if not confirmation.left.isdisjoint(dots) and not confirmation.done.done():
+                confirmation.done.set_exception(error)
+                told = True
+        return told
+
     # --- reads -------------------------------------------------------------------------------------------------------
     async def reach(self, text: str, token: Token, timeout: float, have: Callable[[], str]) -> None:
         """Until the token is covered, as `look` or the edge says. Raises NotYet with what there is then."""

@@ -17,6 +17,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from nats.aio.msg import Msg
@@ -202,7 +203,7 @@ class Bus:
     def broadcast(self, merged: Merged) -> None:
         headers, payload = encode_merged(merged)
         if self._session is not None and len(payload) > self._session.link.max_payload - MESSAGE_HEADROOM_BYTES:
-            thin = Merged(merged.doc, merged.prev, merged.version, b"", merged.dots, merged.rejected, fetch=True)
+            thin = replace(merged, update=b"", fetch=True, contexts=())
             headers, payload = encode_merged(thin)
         self._send(self.layout.of("merged", merged.doc), payload, headers)
 

@@ -52,6 +52,8 @@ OPERATOR = Subprotocol("skerry.operator.v1")
 """What an operator on the same machine may ask of this edge, as JSON texts (docs/protocol.md)."""
 CLOSE_BAD_PATH = 4404
 NOT_GRANTED: Final = "this token does not grant this document; ask for one that does"
+_REJECTED = extension.encode(extension.Rejected((), ""))[:1]
+_REJECTIONS_SINCE: Final = 2  # version of the extension
 _CLOSE_CHANNEL = extension.encode(extension.CloseChannel(1000, ""))[:1]
 TICK_S: Final = 5.0  # between two looks for silent connections
 ACCEPT_BACKLOG: Final = 1024  # connections that the kernel holds until they are accepted: an office after a power cut
@@ -63,6 +65,8 @@ class Client:
     def __init__(self, socket: Socket, pack: Callable[[bytes], bytes]) -> None:
         self._socket = socket
         self._pack = pack
+        self.extension = 1
+        """Version of the extension that the client reads."""
 
     def send(self, frame: bytes) -> None:
         """Written to the transport at once."""
@@ -83,6 +87,8 @@ class Channel:
         self._open = open_channels
 
     def send(self, frame: bytes) -> None:
+        if frame[:1] == _REJECTED and self._client.extension < _REJECTIONS_SINCE:
+            return  # it would end the connection over it; the edit stays unconfirmed there
         self._client.send(extension.on_channel(self._number, frame))
 
     def close(self, code: int, reason: str) -> None:
@@ -248,7 +254,8 @@ class Gateway:
     def _serve_channels(self, socket: Socket, grant: Grant) -> Callable[[bytes], None]:
         client = Client(socket, packed)
         config = self._daemon.config
-        client.send(extension.on_channel(0, extension.encode(extension.Hello(1, config.namespace, config.name))))
+        hello = extension.Hello(extension.EXTENSION_VERSION, config.namespace, config.name)
+        client.send(extension.on_channel(0, extension.encode(hello)))
         conns: dict[int, ConnId] = {}
         self._leaves(socket, partial(self._leave_all, conns))
         return partial(self._on_channel, client, conns, grant)
@@ -268,6 +275,8 @@ class Gateway:
                     self._daemon.received(conns[number], inner)
                 return
             message = extension.decode(inner)
+            if isinstance(message, extension.Hello):
+                client.extension = message.extension
             if isinstance(message, extension.Open):
                 channel = Channel(client, number, conns)
                 if len(conns) >= CHANNELS_MAX:

@@ -94,6 +94,8 @@ class Merged:
     """True: the update is larger than a message; ask with a sync request."""
     contexts: tuple[tuple[Dot, Context], ...] = ()
     """Of those changes in it that say an actor, a causation or a correlation."""
+    reason: str = ""
+    """Why the newest of the rejected was refused: at most CONTEXT_TEXT_BYTES_MAX bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,10 @@ class SyncAnswer:
     version: Version
     dots: DotSet
     digest: str
+    rejected: DotSet = field(default_factory=DotSet)
+    """Dots that were refused, as far as the leader knows: since the snapshot that it began with."""
+    reason: str = ""
+    """As in `Merged`."""
 
 
 @dataclass(frozen=True, slots=True)

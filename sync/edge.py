@@ -303,6 +303,7 @@ class Edge:
                 self._serving.rebuild(host, str(error), out)
         elif host is not None or self.pinned(message.doc):
             if host is not None:
+                self._refused(host, message.rejected, message.reason, now_ms, out)
                 self._confirm(host, message.dots, message.version, now_ms, out)
             self._catchup.want(message.doc, now_ms)
         self._pump(now_ms, out)
@@ -325,10 +326,7 @@ class Edge:
             replica.hold_dots(message.dots)  # across a gap: what the leader had before carries no bytes
         if replica.version != before or taken.updates:
             self._serving.writing.add_version(host)
-        refused = host.unmerged.intersection(message.rejected)
-        if refused:
-            out.append(Report("change_rejected", host.doc, f"the leader refused {len(refused)} changes of this edge"))
-            self._drop(host, refused, now_ms, out)
+        self._refused(host, message.rejected, message.reason, now_ms, out)
         self._confirm(host, message.dots, message.version, now_ms, out)
         self._serving.tell_contexts(host, message.contexts, (), out)
         self._tell_version(host, before, now_ms, out)
@@ -339,6 +337,14 @@ class Edge:
         single = len(ranges) == 1 and ranges[0][1] == ranges[0][2] and not len(message.rejected)
         if single and message.prev != message.version:
             self._witnessed(message.version, host.doc, Dot(ranges[0][0], ranges[0][1]))
+
+    def _refused(self, host: Hosted, rejected: DotSet, reason: str, now_ms: int, out: Out) -> None:
+        """What of the outbox will never be merged: out of it, and who made it is told."""
+        refused = host.unmerged.intersection(rejected)
+        if refused:
+            out.append(Report("change_rejected", host.doc, f"the leader refused {len(refused)} changes of this edge"))
+            self._serving.tell_rejected(host, host.tracking.refused(refused), reason or "the leader refused it", out)
+            self._drop(host, refused, now_ms, out)
 
     def beacon(self, beacon: Beacon, now_ms: int) -> EdgeStep:
         """Where documents are, by the leader: shows a lost last broadcast and what no clock shows."""
@@ -426,6 +432,7 @@ class Edge:
         theirs = check_state_vector(answer.state_vector)
         host.failures = 0
         host.checked_ms = now_ms
+        self._refused(host, answer.rejected, answer.reason, now_ms, out)
         self._take_state(host, replica, answer.update, answer.version, answer.dots, now_ms, out)
         self._serving.become_ready(host, out)
         if not self._serving.settled(host):

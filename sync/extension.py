@@ -32,6 +32,7 @@ __all__ = [
     "Message",
     "Open",
     "Reached",
+    "Rejected",
     "Safe",
     "Stage",
     "decode",
@@ -43,7 +44,8 @@ __all__ = [
 CONNECTION: Final = 0
 """The channel that is no document: HELLO comes on it."""
 CHANNEL_MAX: Final = 2**31 - 1
-EXTENSION_VERSION: Final = 1
+EXTENSION_VERSION: Final = 2
+"""2: edits may be rejected. A client says in a HELLO of its own that it reads this; an older one is not told."""
 
 _NUMBER_MAX = 2**31 - 1
 _SEQ_MAX = 2**53 - 1  # of a dot
@@ -138,15 +140,24 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Edge, on channel 0, before anything else."""
+    """Edge, on channel 0, before anything else; from version 2 on, the client answers with its own, without names."""
 
     extension: int
-    """EXTENSION_VERSION of the edge."""
+    """EXTENSION_VERSION of who says it."""
     namespace: str
     edge: str
 
 
-Message = Open | CloseChannel | Edit | Safe | At | Await | Reached | Changed | Hello
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Edge: the leader has refused these edits, and will again. Nobody else ever sees them."""
+
+    dots: tuple[Dot, ...]
+    reason: str
+    """At most REASON_BYTES_MAX bytes."""
+
+
+Message = Open | CloseChannel | Edit | Safe | At | Await | Reached | Changed | Hello | Rejected
 
 
 class _Kind(IntEnum):
@@ -159,6 +170,7 @@ class _Kind(IntEnum):
     REACHED = 106
     CHANGED = 107
     HELLO = 108
+    REJECTED = 109
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -180,7 +192,7 @@ def decode(inner: bytes) -> Message | wire.Message:
     if len(inner) > FRAME_BYTES_MAX:
         raise InvalidFrame(f"frame: {len(inner)} bytes, at most {FRAME_BYTES_MAX}; send the change in smaller pieces")
     if inner[0] not in _KINDS:
-        raise InvalidFrame(f"frame: unknown message type {inner[0]}; this end speaks 0 to 3 and 100 to 108")
+        raise InvalidFrame(f"frame: unknown message type {inner[0]}; this end speaks 0 to 3 and 100 to 109")
     reader = _Reader(inner)
     try:
         message = _decode(_Kind(inner[0]), reader)
@@ -215,6 +227,8 @@ def _decode(kind: _Kind, read: _Reader) -> Message:
             return Changed(read.changes())
         case _Kind.HELLO:
             return Hello(read.number(), read.text(), read.text())
+        case _Kind.REJECTED:
+            return Rejected(read.dots(), read.text(REASON_BYTES_MAX))
 
 
 class _Reader:
@@ -328,6 +342,8 @@ def encode(message: Message | wire.Message) -> bytes:
             )
         case Hello(extension, namespace, edge):
             return bytes((_Kind.HELLO,)) + write_var_uint(extension) + _text(namespace) + _text(edge)
+        case Rejected(dots, reason):
+            return bytes((_Kind.REJECTED,)) + _dots(dots) + _text(_cut(reason))
         case _:
             return wire.encode(message)
 

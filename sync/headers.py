@@ -261,6 +261,7 @@ def encode_merged(merged: Merged) -> tuple[Headers, bytes]:
     tail: list[bytes] = []
     _put_dots(headers, tail, "Skerry-Dots", merged.dots)
     _put_dots(headers, tail, "Skerry-Rejected", merged.rejected)
+    _put_reason(headers, merged.reason)
     if merged.contexts:
         _put_part(headers, tail, "Skerry-Contexts", _contexts_part(merged.contexts))
     return headers, b"".join((merged.update, *tail)) if tail else merged.update
@@ -284,7 +285,18 @@ def decode_merged(doc: DocId, headers: Headers, payload: bytes) -> Merged:
         rejected=_dots(headers, "Skerry-Rejected", rejected),
         contexts=_contexts(said) if said else (),
         fetch=fetch is not None,
+        reason=_reason(headers),
     )
+
+
+def _put_reason(headers: Headers, reason: str) -> None:
+    if reason:
+        cut = reason.encode("utf-8", "replace")[:CONTEXT_TEXT_BYTES_MAX].decode("utf-8", "ignore")
+        headers["Skerry-Reason"] = context_text("Skerry-Reason", cut)
+
+
+def _reason(headers: Headers) -> str:
+    return context_text_of("Skerry-Reason", headers["Skerry-Reason"]) if "Skerry-Reason" in headers else ""
 
 
 def _contexts_part(contexts: Sequence[tuple[Dot, Context]]) -> bytes:
@@ -358,12 +370,16 @@ def encode_sync_answer(answer: SyncAnswer) -> tuple[Headers, bytes]:
     tail: list[bytes] = []
     _put_part(headers, tail, "Skerry-State-Vector", answer.state_vector)
     _put_dots(headers, tail, "Skerry-Dots", answer.dots)
+    _put_dots(headers, tail, "Skerry-Rejected", answer.rejected)
+    _put_reason(headers, answer.reason)
     return headers, b"".join((answer.update, *tail)) if tail else answer.update
 
 
 def decode_sync_answer(headers: Headers, payload: bytes) -> SyncAnswer:
     _check_format(headers)
-    update, state_vector, dots = _split(headers, payload, "Skerry-State-Vector", "Skerry-Dots")
+    update, state_vector, dots, rejected = _split(
+        headers, payload, "Skerry-State-Vector", "Skerry-Dots", "Skerry-Rejected"
+    )
     return SyncAnswer(
         doc=_document("Skerry-Doc", _required(headers, "Skerry-Doc")),
         ask=_number(headers, "Skerry-Ask"),
@@ -372,6 +388,8 @@ def decode_sync_answer(headers: Headers, payload: bytes) -> SyncAnswer:
         version=_version(headers, "Skerry-Version"),
         dots=_dots(headers, "Skerry-Dots", dots),
         digest=_digest("Skerry-Digest", headers["Skerry-Digest"]) if "Skerry-Digest" in headers else "",
+        rejected=_dots(headers, "Skerry-Rejected", rejected),
+        reason=_reason(headers),
     )
 
 

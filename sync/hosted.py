@@ -11,12 +11,13 @@ from typing import NamedTuple
 from .change import Change, Context, RepairAsk
 from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import COMPACT_BYTES, COMPACT_ROWS
+from .ports import StoredDocument
 from .presence import Presence
 from .replica import Replica
 from .tracking import Tracking
 from .validate import Shape
 
-__all__ = ["Flushed", "Hosted", "Pending"]
+__all__ = ["Flushed", "Hosted", "Pending", "replica_of"]
 
 
 class Pending(NamedTuple):
@@ -102,3 +103,12 @@ class Hosted:
         rows_max = (COMPACT_ROWS + self.state_bytes // 256) * self.compaction_pause
         bytes_max = (COMPACT_BYTES + self.state_bytes) * self.compaction_pause
         return self.rows >= rows_max or self.row_bytes >= bytes_max
+
+
+def replica_of(doc: DocId, stored: StoredDocument | None) -> Replica:
+    if stored is None:
+        return Replica(doc)
+    dots = stored.dots.copy()
+    for dot, _ in stored.outbox:
+        dots.add(dot)
+    return Replica(doc, stored.state, stored.updates, stored.version, dots)

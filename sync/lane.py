@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from .change import Context, LogEntry, Logged, Snapshot, SyncAsk
 from .errors import DocumentBroken
 from .ids import DocId, Dot, DotSet, Version
+from .limits import DOT_RANGES_MAX
 from .replica import Replica, fold_entry, fold_log
 
-__all__ = ["Lane", "first_breaker", "fold_around"]
+__all__ = ["BREAKS", "Lane", "first_breaker", "fold_around"]
+
+BREAKS = "pycrdt breaks over this update"
 
 
 @dataclass(slots=True)
@@ -36,6 +39,9 @@ class Lane:
     """Merged since the last broadcast."""
     fresh_dots: DotSet = field(default_factory=DotSet)
     fresh_rejected: DotSet = field(default_factory=DotSet)
+    rejected: DotSet = field(default_factory=DotSet)
+    """All that is known to be refused, and why the newest was."""
+    reason: str = ""
     fresh_contexts: list[tuple[Dot, Context]] = field(default_factory=list)
     batch: list[LogEntry] = field(default_factory=list)
     """Folded since the last broadcast: folded again, one by one, if pycrdt breaks over them."""
@@ -61,6 +67,13 @@ class Lane:
     failures: int = 0
     load_after_ms: int = 0
 
+    def reject(self, entry: LogEntry, reason: str) -> None:
+        """The next broadcast says so, and every answer from now on."""
+        self.reason = reason
+        if isinstance(entry, Logged):
+            self.rejected.add(entry.change.dot)
+            self.rejected.trim(DOT_RANGES_MAX)
+
 
 def fold_around(
     doc: DocId,
@@ -69,18 +82,22 @@ def fold_around(
     poison: AbstractSet[int],
     epoch: int,
     now_ms: int,
+    refused: list[tuple[LogEntry, str]],
 ) -> Replica:
     """`fold_log`, passing the places of the log that are known to break pycrdt. Raises DocumentBroken over another."""
     if not poison:
-        return fold_log(doc, snapshot, entries, epoch, now_ms)
+        return fold_log(doc, snapshot, entries, epoch, now_ms, refused)
     replica = fold_log(doc, snapshot, (), epoch, now_ms)
     for entry in entries:
         if entry.version.seq <= replica.read:
             continue
         if entry.version.seq in poison:
             replica.pass_over(entry.version)
+            reason = BREAKS
         else:
-            fold_entry(replica, entry, now_ms)
+            _, reason = fold_entry(replica, entry, now_ms)
+        if reason:
+            refused.append((entry, reason))
     replica.materialise().state()
     return replica
 

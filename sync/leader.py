@@ -23,7 +23,7 @@ from .change import Beacon, Change, Context, LogEntry, Logged, Merged, RepairAsk
 from .document import merge
 from .errors import DocumentBroken, InvalidUpdate
 from .ids import DocId, Dot, DotSet, Origin, Version
-from .lane import Lane, first_breaker, fold_around
+from .lane import BREAKS, Lane, first_breaker, fold_around
 from .replica import Replica, Taken, Verdict, fold_entry
 from .step import (
     Ack,
@@ -43,6 +43,8 @@ from .step import (
 from .validate import check_state_vector, check_update
 
 __all__ = ["Delivery", "Leader", "LeaderSettings", "LeaderStep"]
+
+_REJECTED_RANGES_MAX = 40  # in an answer they are a header: a reader that knows none of them would misread a part
 
 LeaderStep = Step[LeaderEffect]
 Out = list[LeaderEffect]
@@ -247,8 +249,12 @@ class Leader:
         """Fold in one piece; where pycrdt breaks, one by one, and the ones that break it are refused."""
         while True:
             good = [entry for entry in entries if entry.version.seq not in lane.poison]
+            refused: list[tuple[LogEntry, str]] = []
             try:
-                return fold_around(lane.doc, snapshot, entries, lane.poison, self.epoch, now_ms)
+                replica = fold_around(lane.doc, snapshot, entries, lane.poison, self.epoch, now_ms, refused)
+                for entry, reason in refused:
+                    lane.reject(entry, reason)
+                return replica
             except DocumentBroken as error:
                 breaker = first_breaker(lane.doc, snapshot, good, self.epoch, now_ms)
                 if breaker is None:
@@ -289,7 +295,7 @@ class Leader:
                 self._emit(lane, replica, out)
             return
         if version.seq in lane.poison:
-            taken, reason = replica.pass_over(version), "pycrdt breaks over this update"
+            taken, reason = replica.pass_over(version), BREAKS
         else:
             taken, reason = fold_entry(replica, entry, now_ms)
         lane.batch.append(entry)
@@ -299,6 +305,7 @@ class Leader:
             self.witness = (version, lane.doc, entry.change.dot)
         if reason:
             self._reject(entry, reason, out)
+            lane.reject(entry, reason)
             if isinstance(entry, Logged):
                 lane.fresh_rejected.add(entry.change.dot)
             return
@@ -375,7 +382,8 @@ class Leader:
                 for dot, context in lane.fresh_contexts
                 if context.actor or context.causation or context.correlation
             )
-            out.append(Broadcast(Merged(lane.doc, prev, version, fresh, dots, lane.fresh_rejected, fetch, said)))
+            rejected, reason = lane.fresh_rejected, lane.reason if len(lane.fresh_rejected) else ""
+            out.append(Broadcast(Merged(lane.doc, prev, version, fresh, dots, rejected, fetch, said, reason)))
         self._emit(lane, replica, out)
         lane.sent = version
         lane.changed_ms = now_ms
@@ -508,7 +516,9 @@ class Leader:
             self._broken(lane, str(error), out)
             return
         version = replica.version or Version(self.epoch, 0)
-        answer = SyncAnswer(lane.doc, ask.ask, update, mine, version, replica.dots.copy(), digest)
+        dots, rejected = replica.dots.copy(), lane.rejected.copy()
+        rejected.trim(_REJECTED_RANGES_MAX)
+        answer = SyncAnswer(lane.doc, ask.ask, update, mine, version, dots, digest, rejected, lane.reason)
         out.append(AnswerSync(reply, answer))
 
     def _digest(self, lane: Lane) -> str:

@@ -81,6 +81,7 @@ REPAIRS_WAITING_MAX: Final = 8  # per document, while it is being loaded; the le
 HEAL_PAUSE_MS: Final = 5_000
 STORE_CHECK_BYTES_MAX: Final = 256 * 1024 * 1024  # read whole after an unclean close: a second or two at start
 
+REJECTED_COUNT_MAX: Final = 10_000  # edits that an edge remembers as rejected: their clients may be away for a while
 WAITERS_MAX: Final = 1_000  # reads per document that wait for a token
 WAIT_MS_MAX: Final = 300_000  # how long one may wait; longer is a reason to ask again
 

@@ -349,11 +349,18 @@ def covers(replica: Replica, token: Token) -> bool:
     return token.version is not None and replica.version is not None and replica.version.covers(token.version)
 
 
-def fold_log(doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], epoch: int, now_ms: int) -> Replica:
+def fold_log(
+    doc: DocId,
+    snapshot: Snapshot | None,
+    entries: Sequence[LogEntry],
+    epoch: int,
+    now_ms: int,
+    refused: list[tuple[LogEntry, str]] | None = None,
+) -> Replica:
     """The document as the log has it: its snapshot, where it is of this epoch, and the changes after it in order.
 
-    Whoever folds the same log gets the same replica at the same version. A change that cannot be is passed; that it
-    was refused stands in the rejected stream. Raises DocumentBroken.
+    Whoever folds the same log gets the same replica at the same version. A change that cannot be is passed, and goes
+    into `refused` with the reason. Raises DocumentBroken.
     """
     if snapshot is not None and snapshot.version.epoch == epoch:
         replica = Replica(doc, snapshot.state, (), snapshot.version, snapshot.dots.copy())
@@ -362,7 +369,9 @@ def fold_log(doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry],
     for entry in entries:
         if entry.version.seq <= replica.read:
             continue
-        fold_entry(replica, entry, now_ms)
+        _, reason = fold_entry(replica, entry, now_ms)
+        if reason and refused is not None:
+            refused.append((entry, reason))
     replica.materialise()
     return replica
 

@@ -23,8 +23,8 @@ from .change import Change, Context
 from .company import Company, Out
 from .document import merge
 from .errors import DocumentBroken, InvalidFrame, InvalidInput, InvalidUpdate, LimitReached
-from .hosted import Flushed, Hosted, Pending
-from .ids import ConnId, DocId, Dot, DotSet, Origin, Version
+from .hosted import Flushed, Hosted, Pending, replica_of
+from .ids import ConnId, DocId, Dot, Origin, Version
 from .ports import StoredDocument
 from .pressure import Pressure
 from .replica import Replica, Taken, Verdict
@@ -41,7 +41,7 @@ from .step import (
     Unfollow,
 )
 from .token import decode_token
-from .tracking import PerConn, Waiter
+from .tracking import PerConn, Rejections, Waiter
 from .validate import Shape, check_awareness, check_state_vector, check_update
 from .writing import Writing
 
@@ -76,6 +76,7 @@ class Serving(Company):
         self._dirty: dict[DocId, None] = {}
         self.writing = Writing(name, origin)
         self._tickets: dict[int, tuple[Flushed, ...]] = {}
+        self._rejections = Rejections()
 
     # --- clients -----------------------------------------------------------------------------------------------------
     def opened(self, conn: ConnId, doc: DocId, extended: bool, now_ms: int, out: Out, read_only: bool = False) -> None:
@@ -198,6 +199,9 @@ class Serving(Company):
     def _edit(self, host: Hosted, conn: ConnId, edit: extension.Edit, now_ms: int, out: Out) -> None:
         """An update with a name. A repeat takes effect once, and is told how safe it is."""
         assert host.replica is not None
+        if (reason := self._rejections.of(host.doc, edit.dot)) is not None:
+            self.tell_rejected(host, {conn: [edit.dot]}, reason, out)
+            return
         verdict = Verdict.SEEN
         if edit.dot not in host.replica.dots:
             context = Context(self.name, edit.actor, edit.causation, edit.correlation)
@@ -309,6 +313,13 @@ class Serving(Company):
             if conn in host.conns:
                 out.append(Send((conn,), extension.encode(extension.Safe(stage, tuple(dots), version))))
 
+    def tell_rejected(self, host: Hosted, edits: PerConn, reason: str, out: Out) -> None:
+        """Nobody merges these."""
+        for conn, dots in edits.items():
+            self._rejections.add(host.doc, dots, reason)
+            if conn in host.conns:
+                out.append(Send((conn,), extension.encode(extension.Rejected(tuple(dots), reason))))
+
     def tell_when_merged(self, host: Hosted, out: Out) -> None:
         """Repeats are merged for sure when nothing of the document waits for the leader."""
         if host.tracking.busy and self.settled(host) and host.replica is not None and host.replica.version is not None:
@@ -349,7 +360,7 @@ class Serving(Company):
         host.loading = False
         suspects, host.suspects = host.suspects, []
         try:
-            host.replica = _replica_of(doc, stored)
+            host.replica = replica_of(doc, stored)
             for suspect in suspects:
                 self._try_suspect(host, suspect, stored, now_ms, out)
         except DocumentBroken as error:
@@ -406,7 +417,7 @@ class Serving(Company):
         except (DocumentBroken, InvalidUpdate):
             out.append(Report("update_refused", host.doc, "an update broke the document and was thrown away"))
             self._drop_conn(suspect.conn, CLOSE_BAD_UPDATE, "this update cannot be applied", now_ms, out)
-            host.replica = _replica_of(host.doc, stored)
+            host.replica = replica_of(host.doc, stored)
             for good in host.pending:
                 host.replica.take(good.update, check_update(good.update), now_ms, good.conn)
             return
@@ -604,13 +615,3 @@ class Serving(Company):
         else:
             del self.hosted[host.doc]
             out.append(Unfollow(host.doc))
-
-
-def _replica_of(doc: DocId, stored: StoredDocument | None) -> Replica:
-    if stored is None:
-        return Replica(doc)
-    dots: DotSet = stored.dots.copy()
-    for dot, _ in stored.outbox:
-        dots.add(dot)
-    version: Version | None = stored.version
-    return Replica(doc, stored.state, stored.updates, version, dots)

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .change import Context
-from .ids import ConnId, Dot
-from .limits import EARLY_COUNT_MAX
+from .ids import ConnId, DocId, Dot
+from .limits import EARLY_COUNT_MAX, REJECTED_COUNT_MAX
 from .token import Token
 
-__all__ = ["PerConn", "Tracking", "Waiter"]
+__all__ = ["PerConn", "Rejections", "Tracking", "Waiter"]
 
 PerConn = dict[ConnId, list[Dot]]
 
@@ -70,6 +70,15 @@ class Tracking:
         """As `edits_of`, and forget them."""
         return _by_conn(edit for change in changes for edit in self._by_change.pop(change, ()))
 
+    def refused(self, changes: Iterable[Dot]) -> PerConn:
+        """As `merged`, with the repeats of the same edits: they are not to be told merged either."""
+        edits = [edit for change in changes for edit in self._by_change.pop(change, ())]
+        names = {dot for _, dot in edits}
+        edits += [edit for edit in self._unmerged if edit[1] in names]
+        self._unmerged = [edit for edit in self._unmerged if edit[1] not in names]
+        self._on_disk = [edit for edit in self._on_disk if edit[1] not in names]
+        return _by_conn(dict.fromkeys(edits))
+
     def quiet_on_disk(self) -> PerConn:
         """Nothing of the document is on its way to the disk: repeats that are on it for sure."""
         done, self._on_disk = self._on_disk, []
@@ -97,3 +106,21 @@ def _by_conn(edits: Iterable[tuple[ConnId, Dot]]) -> PerConn:
     for conn, dot in edits:
         found.setdefault(conn, []).append(dot)
     return found
+
+
+class Rejections:
+    """Edits that the leader has refused, of all documents, bounded: who was away when it was told repeats them, and
+    must not hear that they are merged."""
+
+    __slots__ = ("_reasons",)
+
+    def __init__(self) -> None:
+        self._reasons: dict[tuple[DocId, Dot], str] = {}
+
+    def add(self, doc: DocId, dots: Iterable[Dot], reason: str) -> None:
+        self._reasons.update(((doc, dot), reason) for dot in dots)
+        while len(self._reasons) > REJECTED_COUNT_MAX:
+            del self._reasons[next(iter(self._reasons))]
+
+    def of(self, doc: DocId, dot: Dot) -> str | None:
+        return self._reasons.get((doc, dot))

@@ -22,6 +22,7 @@ from sync.extension import (
     Message,
     Open,
     Reached,
+    Rejected,
     Safe,
     Stage,
     decode,
@@ -51,6 +52,8 @@ MESSAGES: dict[str, Message | wire.Message] = {
     "time is up": Reached(4, False, "nothing yet"),
     "changed": Changed(((DOT, Context("harbour", "ben", "abc.6", "trip-42 🏝", 1_790_000_000_123)),)),
     "hello": Hello(1, "skerry", "harbour"),
+    "hello of a client": Hello(2, "", ""),
+    "rejected": Rejected((DOT, Dot(Origin(0xABC), 9)), "update: values nested deeper than 64"),
     "update": wire.Update(b"\x00\x00"),
 }
 
@@ -88,6 +91,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Reached, numbers, st.booleans(), texts),
     st.builds(Changed, st.lists(st.tuples(dots, contexts), max_size=3).map(tuple)),
     st.builds(Hello, numbers, texts, texts),
+    st.builds(Rejected, st.lists(dots, max_size=5).map(tuple), texts),
 )
 
 
@@ -103,7 +107,7 @@ def test_what_was_sent_is_what_is_read(message: Message, channel: int) -> None:
 
 @given(
     st.binary(max_size=40)
-    | st.lists(st.sampled_from([*range(100, 109), 0, 1, 2, 3, 0x7F, 0x80, 0xFF]), max_size=14).map(bytes)
+    | st.lists(st.sampled_from([*range(100, 110), 0, 1, 2, 3, 0x7F, 0x80, 0xFF]), max_size=14).map(bytes)
 )
 @settings(max_examples=500, deadline=None)
 def test_any_bytes_are_a_message_with_one_spelling_or_refused(inner: bytes) -> None:
@@ -139,7 +143,7 @@ LONG = b"x" * (CONTEXT_TEXT_BYTES_MAX + 1)
 @pytest.mark.parametrize(
     ("inner", "why"),
     [
-        (b"\x6d", "unknown message type 109"),
+        (b"\x6e", "unknown message type 110"),
         (b"\xe4\x00", "unknown message type 228"),
         (b"\x66\x01\x00", "number 0"),
         (b"\x66" + write_var_uint(2**53) + b"\x01\x00\x00\x00\x00", "number over"),

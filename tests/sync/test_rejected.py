@@ -1,0 +1,157 @@
+"""An edit that the leader refuses after an edge took it: its client is told, whatever got lost on the way."""
+
+from __future__ import annotations
+
+import pytest
+
+from sync import extension, replica
+from sync.change import Merged, SyncAsk
+from sync.edge import EdgeStep
+from sync.errors import InvalidUpdate
+from sync.extension import Edit, Rejected, Safe, Stage
+from sync.ids import ConnId, Dot, Origin
+from sync.step import EdgeEffect, Send, Step
+from sync.validate import Shape, check_update
+from tests.sync.stage import PLAN, Ada, Chair, Island, Sea
+
+REASON = "update: forbidden here"
+
+
+class Extended(Island):
+    """An edge whose clients speak the extension: what they are told of their edits."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.told: list[Safe | Rejected] = []
+
+    def do(self, step: EdgeStep) -> None:
+        rest: list[EdgeEffect] = []
+        for effect in step.now:
+            match effect:
+                case Send(_, data) if data[0] >= 100:
+                    message = extension.decode(data)
+                    if isinstance(message, Safe | Rejected):
+                        self.told.append(message)
+                case _:
+                    rest.append(effect)
+        super().do(Step(tuple(rest), step.commit))
+
+    def enter(self, conn: int) -> None:
+        self.do(self.edge.opened(ConnId(conn), PLAN, self.now, extended=True))
+
+    def edit(self, conn: int, number: int, update: bytes) -> None:
+        self.send(conn, extension.encode(Edit(Dot(Origin(50), number), "ada", "", "", update)))
+
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leader refuses what holds the word `forbidden`; edges take it."""
+
+    def check(update: bytes) -> Shape:
+        if b"forbidden" in update:
+            raise InvalidUpdate(REASON)
+        return check_update(update)
+
+    monkeypatch.setattr(replica, "check_update", check)  # what the fold of the log asks
+
+
+def words(told: list[Safe | Rejected]) -> list[object]:
+    return [(m.stage, m.dots[0].seq) if isinstance(m, Safe) else (m.reason, m.dots[0].seq) for m in told]
+
+
+def test_who_made_it_is_told_and_not_that_it_is_merged(strict: None) -> None:
+    island, ada = Extended("a", 1), Ada(9)
+    sea = Sea(island)
+    island.enter(1)
+    sea.settle()
+    island.edit(1, 1, ada.type("good "))
+    sea.settle()
+    island.edit(1, 2, ada.type("forbidden"))
+    sea.settle()
+
+    assert words(island.told) == [
+        (Stage.EDGE, 1),
+        (Stage.LOG, 1),
+        (Stage.MERGED, 1),
+        (Stage.EDGE, 2),
+        (Stage.LOG, 2),
+        (REASON, 2),
+    ]
+    assert {reject.reason for reject in sea.chair.rejected} == {REASON}
+    assert any(report.event == "change_rejected" for report in island.reports)
+
+
+def test_who_was_away_is_told_when_it_repeats_the_edit(strict: None) -> None:
+    island, ada = Extended("a", 1), Ada(9)
+    sea = Sea(island)
+    island.enter(1)
+    sea.settle()
+    update = ada.type("forbidden")
+    island.edit(1, 1, update)
+    island.commit()
+    island.do(island.edge.closed(ConnId(1), island.now))
+    sea.settle()
+    island.told.clear()
+
+    island.enter(2)
+    island.edit(2, 1, update)
+    sea.settle()
+
+    assert words(island.told) == [(REASON, 1)]
+
+
+def test_a_repeat_that_waits_for_the_outbox_is_told_too(strict: None) -> None:
+    island, ada = Extended("a", 1), Ada(9)
+    sea = Sea(island)
+    island.enter(1)
+    sea.settle()
+    update = ada.type("forbidden")
+    island.edit(1, 1, update)
+    island.commit()
+    island.do(island.edge.closed(ConnId(1), island.now))
+    island.enter(2)
+    island.edit(2, 1, update)
+    island.told.clear()
+    sea.settle()
+
+    assert words(island.told)[-1] == (REASON, 1)
+    assert (Stage.MERGED, 1) not in words(island.told)
+
+
+def test_a_broadcast_that_is_lost_is_made_up_for_by_an_answer(strict: None) -> None:
+    island, ada = Extended("a", 1), Ada(9)
+    sea = Sea(island)
+    island.enter(1)
+    sea.settle()
+    island.edit(1, 1, ada.type("forbidden"))
+    island.commit()
+    (change,) = island.published
+    island.published.clear()
+    version = sea.log.append(change)
+    island.do(island.edge.published(change.doc, change.dot, version, island.now))
+    sea.chair.deliver(version.seq)
+    (lost,) = sea.chair.said
+    sea.chair.said.clear()
+    assert isinstance(lost, Merged)
+    assert (change.dot in lost.rejected, lost.reason) == (True, REASON)
+    assert words(island.told)[-1] == (Stage.LOG, 1)
+
+    island.tick(11_000)
+    sea.settle()
+
+    assert words(island.told)[-1] == (REASON, 1)
+    assert (Stage.MERGED, 1) not in words(island.told)
+
+
+def test_a_leader_that_comes_later_knows_it_from_the_log(strict: None) -> None:
+    island, ada = Extended("a", 1), Ada(9)
+    sea = Sea(island)
+    island.enter(1)
+    sea.settle()
+    island.edit(1, 1, ada.type("forbidden"))
+    sea.settle()
+
+    answer = Chair(sea.log).answer(SyncAsk(PLAN, 1, b"\x00", None))
+
+    assert Dot(Origin(1), 1) in answer.rejected
+    assert answer.reason == REASON
