@@ -329,6 +329,13 @@ async def _dispose(client: Client) -> None:
     with contextlib.suppress(Exception):
         async with asyncio.timeout(2):
             await client.close()
+    # Over a socket that has just died its own closing stops half-way; what it leaves behind would run on, and asyncio
+    # would print a traceback for each.
+    tasks = [client._flusher_task, client._reading_task, client._ping_interval_task]
+    left = [task for task in (*tasks, *(sub._wait_for_msgs_task for sub in client._subs.values())) if task is not None]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 def _guarded(handler: Handler) -> Callable[[Msg], Awaitable[None]]:

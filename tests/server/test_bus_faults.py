@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from server import link_keeper
 from server.bus import Bus, BusConfig
+from server.nats_link import LinkOptions, NatsLink
 from server.nats_server import NatsServer
 from server.streams import Layout, LogState, Requester, api, read_log_state
 from sync.change import Logged
@@ -368,3 +371,30 @@ def test_changes_acknowledged_while_the_state_is_read_are_no_sign_of_a_log_rolle
             assert ear.links == [(epoch, True)]
 
     asyncio.run(run())
+
+
+def test_a_socket_that_dies_while_the_client_closes_leaves_no_task_and_no_traceback(nats: NatsServer) -> None:
+    """nats-py writes what is left while it closes; that raises as well, and it forgets its subscriptions."""
+    complaints: list[dict[str, object]] = []
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        before = asyncio.all_tasks()
+        link = await NatsLink.open(nats.url, LinkOptions("test", None, None, None, None))
+        client: Any = link._client
+
+        async def drain() -> None:
+            client._pending.append(b"PING\r\n")
+            client._pending_data_size += 6
+            raise ConnectionResetError("Connection lost")
+
+        client._transport.drain = drain
+        await client._flush_pending()
+        await until(lambda: client.is_closed, "the client has given up")
+        link.abort("as the keeper does")
+        await until(lambda: asyncio.all_tasks() == before, "every task has ended")
+
+    asyncio.run(story())
+    gc.collect()
+
+    assert complaints == []
