@@ -547,10 +547,11 @@ class Serving(Company):
                 self.load(host, out)
         return changes
 
-    def commit_failed(self, ticket: int, now_ms: int, reason: str, out: Out) -> None:
-        """The disk refused: what was in this commit was acknowledged to nobody, and its clients bring it back."""
+    def commit_failed(self, ticket: int, now_ms: int, reason: str, out: Out) -> list[DocId]:
+        """The disk refused: what was in these documents was acknowledged to nobody, and their clients bring it back."""
         out.append(Report("commit_failed", None, reason))
-        for part in self._tickets.pop(ticket):
+        parts = self._tickets.pop(ticket)
+        for part in parts:
             host = self.hosted.get(part.doc)
             if host is None:
                 continue
@@ -567,6 +568,7 @@ class Serving(Company):
             host.relayed, host.held = False, None
             self._dirty.pop(part.doc, None)
             self._drop_clients(host, f"this edge cannot store: {reason}", now_ms, out)
+        return [part.doc for part in parts]
 
     # --- time --------------------------------------------------------------------------------------------------------
     def tick(self, host: Hosted, now_ms: int, out: Out) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sync import limits, wire
-from sync.change import Beacon, Change, Merged, RepairAsk
+from sync.change import Beacon, Change, Logged, Merged, RepairAsk
 from sync.document import Document
 from sync.errors import DocumentBroken
 from sync.ids import ConnId, DocId, Dot, DotSet, Origin, Version, parse_document_id
@@ -564,6 +564,49 @@ def test_a_pinned_document_is_replicated_without_a_client() -> None:
 
     assert b.text() == "everywhere"
     assert list(b.store.documents()) == [PLAN]
+
+
+def test_a_pinned_document_that_the_disk_refused_is_fetched_again() -> None:
+    a, b = Island("a", 1), Island("b", 2, pins=("notes/*",))
+    ada = Ada(1)
+    sea = Sea(a, b)
+    a.open(1)
+    sea.settle(a)
+    a.send(1, frame(ada.type("everywhere")))
+    sea.settle(a)
+    b.do(b.edge.listed([PLAN], True, b.now))
+    b.do(b.edge.sync_answered(sea.chair.answer(b.asks.pop()), b.now))
+    b.fail_commit()
+    assert b.store.load(PLAN) is None
+
+    b.tick(limits.HEAL_PAUSE_MS)
+    sea.settle()
+
+    assert b.text() == "everywhere"
+
+
+def test_what_was_to_heal_the_log_is_compared_again_where_the_disk_refused_it() -> None:
+    a = Island("a", 1)
+    ada = Ada(1)
+    sea = Sea(a)
+    a.open(1)
+    sea.settle()
+    a.send(1, frame(ada.type("forgotten by the log")))
+    sea.settle()
+    a.do(a.edge.closed(ConnId(1), a.now))
+    a.tick(limits.DOCUMENT_IDLE_MS + 1_000)
+    sea = Sea()
+    sea.islands = (a,)
+    sea.log.epoch = EPOCH + 1
+    sea.chair = Chair(sea.log)
+
+    a.link(EPOCH + 1, intact=False)
+    a.do(a.edge.sync_answered(sea.chair.answer(a.asks.pop()), a.now))
+    a.fail_commit()
+    a.tick(2 * limits.HEAL_PAUSE_MS)
+    sea.settle()
+
+    assert [entry.change.update for entry in sea.log.entries if isinstance(entry, Logged)] != []
 
 
 def test_the_updates_of_a_document_are_compacted_and_its_outbox_stays() -> None:
