@@ -99,7 +99,12 @@ def run(options: argparse.Namespace) -> int:
             seconds=options.seconds,
             tell=tell,
         )
-        outcome = asyncio.run(campaign.run())
+        try:
+            outcome = asyncio.run(campaign.run())
+        except KeyboardInterrupt:
+            data, _ = write_report(campaign.outcome, directory)
+            console.print(f"interrupted; the report so far: {data}", markup=False)
+            raise
     data, plot = write_report(outcome, directory)
     if options.json:
         print(json.dumps({"kept": outcome.kept, "report": str(data), "violations": outcome.violations}))
