@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sync.errors import ConfigError
 
 from . import machine, report
-from .cases import CASES, Case, Plan, Run, Watcher, run_cases
+from .cases import CASES, Watcher, run_cases
 from .records import Row
+from .stage import Case, Plan, Run
 
 __all__ = ["run"]
 
@@ -88,8 +89,8 @@ class _Bar(Watcher):
     def planned(self, count: int) -> None:
         self._progress.update(self._task, total=count)
 
-    def installing(self, name: str) -> None:
-        self._say(f"preparing {name}")
+    def preparing(self, what: str) -> None:
+        self._say(f"preparing {what}")
 
     def running(self, case: Case, run: Run, repeat: int) -> None:
         again = f" ({repeat + 1} of {self._repeat})" if self._repeat > 1 else ""

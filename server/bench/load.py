@@ -135,8 +135,10 @@ def _measure(
     offered = (each - warm) * len(seats)
     latencies = sorted(one for probe in probes for one in probe.latencies)
     marks = []
-    if own_s / span_s > SATURATED or late_share > LATE_SHARE_MAX:
+    if own_s / span_s > SATURATED:
         marks.append("generator saturated")
+    elif late_share > LATE_SHARE_MAX:
+        marks.append(f"{late_share:.0%} sent late")  # this process did not get its core, or the server its own
     if wires.lost_count:
         marks.append(f"{wires.lost_count} connections lost: {wires.lost_why}")
     if delivered < offered:

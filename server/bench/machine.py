@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import psutil
 
-__all__ = ["Cores", "cores", "cpu_s", "describe", "memory_bytes", "pin"]
+__all__ = ["Cores", "allow_many_files", "cores", "cpu_s", "describe", "memory_bytes", "pin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,15 @@ def cores() -> Cores:
 def pin(core: int | None, pid: int = 0) -> None:
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(pid, {core})
+
+
+def allow_many_files() -> None:
+    """As many connections as the system lets a process have, for this one and the servers that it starts."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def cpu_s(pids: Iterable[int]) -> float:

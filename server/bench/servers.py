@@ -37,7 +37,7 @@ class Target:
 
 
 class Server(Protocol):
-    """One entry of the tables. `start` and `stop` may be called again and again; each start begins with nothing."""
+    """One entry of the tables. `start` and `stop` may be called again; what is in the folder is found again."""
 
     @property
     def name(self) -> str: ...
@@ -90,7 +90,7 @@ def start_process(
 ) -> Process:
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
-    with open(log, "ab") as out:
+    with open(log, "wb") as out:
         child = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,

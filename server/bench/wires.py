@@ -227,6 +227,7 @@ class Wires:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._deaf = selectors.DefaultSelector()
+        self.emptying_s = EMPTYING_S
         self._next_emptying_s = 0.0
         self._next_rest_s = time.perf_counter() + RESTING_S
         self.clients: set[Client] = set()
@@ -300,7 +301,7 @@ class Wires:
         """Whatever is ready now, or within so long."""
         now = time.perf_counter()
         if now >= self._next_emptying_s:
-            self._next_emptying_s = now + EMPTYING_S
+            self._next_emptying_s = now + self.emptying_s
             for key, _ in self._deaf.select(0):
                 key.data.readable()
         if now >= self._next_rest_s:
