@@ -274,14 +274,7 @@ class Fleet:
             case "store-damaged":
                 await self._kill_edge(child)
                 self._damage(child, fault)
-                try:
-                    await self._start_on_another_disk(child)
-                except SkerryError as error:
-                    if "damaged" not in str(error):
-                        raise
-                    await child.kill()
-                    self._set_aside(child)  # as the message says
-                    await self._start_on_another_disk(child)
+                await self._start_on_another_disk(child)  # which sets it aside, and saves what reads
             case _:
                 await (self._kill_edge(child) if child.role == "edge" else child.kill())
                 await asyncio.sleep(fault.seconds)
@@ -325,11 +318,6 @@ class Fleet:
                 file.seek(page * PAGE_BYTES)
                 file.write(chance.randbytes(PAGE_BYTES))
         path.with_name(path.name + "-wal").write_bytes(b"\0")  # as a crash leaves it: the store is read through
-
-    def _set_aside(self, child: Child) -> None:
-        for path in self.data(child.name).glob("edge.db*"):
-            if not path.name.endswith(".lock"):
-                path.rename(path.with_name(f"damaged-{path.name}"))
 
     async def _clone(self, child: Child, seconds: float) -> None:
         """A second edge on a copy of the first one's disk; it stays until the calm, in which it ships what it has."""

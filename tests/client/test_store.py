@@ -213,6 +213,15 @@ asyncio.run(main())
 """
 
 
+def test_an_edit_is_synced_before_it_returns(tmp_path: Path) -> None:
+    """In WAL mode, only FULL (2) and EXTRA (3) sync the log at every commit."""
+    store = opened(tmp_path)
+
+    assert store._run.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._run.execute("PRAGMA synchronous").fetchone()[0] >= 2
+    store.close()
+
+
 def test_every_edit_that_returned_is_there_after_sigkill(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
