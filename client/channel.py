@@ -19,6 +19,7 @@ from sync import extension, wire
 from sync.document import EMPTY_UPDATE
 from sync.errors import InvalidFrame
 from sync.extension import Stage
+from sync.limits import EDGE_FRAME_BYTES_MAX
 from sync.replica import Replica, Verdict
 from sync.validate import check_state_vector, check_update
 
@@ -65,7 +66,7 @@ class Channel:
     def receive(self, inner: bytes, now_ms: int) -> bool:
         """True where there is something to be sent. Raises InvalidInput, LimitReached, DocumentBroken."""
         document = self.document
-        match extension.decode(inner):
+        match extension.decode(inner, EDGE_FRAME_BYTES_MAX):
             case wire.Update(update):
                 document.take(update)
             case wire.SyncStep2(update):

@@ -208,6 +208,7 @@ def _edit(options: argparse.Namespace) -> int:
     async def run() -> int:
         async with at_work(_reach(options)) as work:
             plan = await work.open(options.document, needed=False)
+            plan.check_writable()  # before an hour is spent in an editor
             draft = _Draft(plan, place, options.correlation)
             # What is read now is what the text is compared with: what others type meanwhile waits, and is merged with
             # the difference by the CRDT, which no comparison of texts could do.

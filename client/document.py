@@ -269,11 +269,15 @@ class OpenDocument:
                 raise InvalidInput(f"{name}: over {CONTEXT_TEXT_BYTES_MAX} bytes; give a shorter one")
         return context
 
-    def _begin(self) -> Document:
+    def check_writable(self) -> None:
+        """Raises ReadOnly, SessionClosed, as an edit would now."""
         if self._closed:
             raise SessionClosed(f"{self.doc}: is closed; open it again")
         if self.read_only or self.denied:
             raise self._read_only()
+
+    def _begin(self) -> Document:
+        self.check_writable()
         if self.editing:
             raise InvalidInput(f"{self.doc}: an edit within an edit; end the first one")
         self.editing = True
@@ -372,7 +376,7 @@ class OpenDocument:
     # --- what the edge says ------------------------------------------------------------------------------------------
     def take(self, update: bytes) -> None:
         """Invariant 2. Raises InvalidInput, LimitReached, DocumentBroken; then nothing of it is kept."""
-        if self._arrived_bytes + len(update) > PENDING_BYTES_MAX:
+        if self._arrived_bytes > PENDING_BYTES_MAX:  # and one more of any size: a whole state has to pass
             size = self._arrived_bytes + len(update)
             raise LimitReached("PENDING_BYTES_MAX", size, PENDING_BYTES_MAX, "make room on the disk of the store")
         shape = check_update(update)
@@ -465,7 +469,8 @@ class OpenDocument:
 
     def _read_only(self) -> ReadOnly:
         kept = f"; {len(self.unmerged)} edits stay in the store" if self.unmerged else ""
-        return ReadOnly(f"{self.doc}: read-only ({self.denied or 'opened so'}){kept}; edit another document")
+        why = self.denied.removeprefix("read-only: ") or "opened so"
+        return ReadOnly(f"{self.doc}: read-only ({why}){kept}; edit another document")
 
     # --- waiting -----------------------------------------------------------------------------------------------------
     async def synced(self, *, timeout: float | None = None) -> None:

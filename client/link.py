@@ -19,7 +19,7 @@ from websockets.uri import parse_uri
 from sync import extension, wire
 from sync.errors import InvalidFrame, InvalidInput, LimitReached, SkerryError
 from sync.ids import DocId
-from sync.limits import FRAME_BYTES_MAX, LOADING_FRAMES_MAX, RETRY_MS_MAX, RETRY_MS_MIN
+from sync.limits import ADMIT_MS_MAX, EDGE_FRAME_BYTES_MAX, LOADING_FRAMES_MAX, RETRY_MS_MAX, RETRY_MS_MIN
 
 from .channel import Channel
 from .document import OpenDocument
@@ -27,7 +27,8 @@ from .events import Denied, Event, Offline, Online, Refused
 
 __all__ = ["InvalidAddress", "Link", "Token", "check_addresses"]
 
-OPEN_S_MAX: Final = 5.0  # connecting, and the edge's first message
+OPEN_S_MAX: Final = 5.0  # connecting
+GREETING_S: Final = 2.0  # the edge's first message, once it knows who comes
 SILENCE_S: Final = 10.0  # then a ping; as long again without an answer, and the edge counts as gone
 STEADY_S: Final = 5.0  # a connection that lasts so long ends the backing off
 _DENIED: Final = (4401, 4403, 4419, 4423)  # docs/security.md: the token, not the network
@@ -197,7 +198,7 @@ class Link:
                 additional_headers=await self._credentials(),
                 subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
                 compression=None,  # updates are small, and it costs memory (FACTS.md 3.1)
-                max_size=FRAME_BYTES_MAX,
+                max_size=EDGE_FRAME_BYTES_MAX,
                 open_timeout=OPEN_S_MAX,
                 ping_interval=self._silence_s,
                 ping_timeout=self._silence_s,
@@ -235,7 +236,7 @@ class Link:
     async def _hello(self, socket: ClientConnection) -> extension.Hello:
         if socket.subprotocol != wire.SUBPROTOCOL:
             raise InvalidFrame(f"does not speak {wire.SUBPROTOCOL}; give the address of an edge of Skerry")
-        async with asyncio.timeout(OPEN_S_MAX):
+        async with asyncio.timeout(ADMIT_MS_MAX / 1000 + GREETING_S):  # an edge that waits for a token says so then
             frame = await socket.recv(decode=False)
         assert isinstance(frame, bytes)
         channel, inner = extension.decode_channel(frame)
@@ -295,7 +296,7 @@ class Link:
                 await writer
 
     def _receive(self, frame: bytes) -> None:
-        number, inner = extension.decode_channel(frame)
+        number, inner = extension.decode_channel(frame, EDGE_FRAME_BYTES_MAX)
         channel = self._channels.get(number)
         if channel is None:
             return  # a channel that was closed here, and the edge has not read it yet

@@ -92,6 +92,8 @@ class Socket(asyncio.BufferedProtocol):
         self._allowance = Allowance(rates, self._heard_s)
         self._messages = 0
         """Taken in this turn."""
+        self._whole = 0
+        """Bytes of a document's whole state that was sent in one frame: it may wait whole, and the rest behind it."""
         self._over = False
         """Said goodbye to, or given up."""
         self._pinged = False
@@ -244,11 +246,13 @@ class Socket(asyncio.BufferedProtocol):
         """Write a frame that `packed` made. Else returns how many bytes the reader has let pile up: it is cut off."""
         if self._core.state is State.OPEN:
             waiting = self.transport.get_write_buffer_size()
-            if waiting > READER_BYTES_MAX:  # law 8
+            if waiting > READER_BYTES_MAX + self._whole:  # law 8
                 self._over = True
                 self.transport.abort()  # a close frame would wait behind what is not read
                 return waiting
             self.transport.write(frame)
+            if len(frame) > FRAME_BYTES_MAX:
+                self._whole = len(frame)
         return 0
 
     def trust(self) -> None:

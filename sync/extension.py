@@ -174,10 +174,10 @@ class _Kind(IntEnum):
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-def decode_channel(frame: bytes) -> tuple[int, bytes]:
+def decode_channel(frame: bytes, bytes_max: int = FRAME_BYTES_MAX) -> tuple[int, bytes]:
     """(channel, the message's bytes) of a websocket message. Raises InvalidFrame."""
-    if len(frame) > FRAME_BYTES_MAX:
-        raise InvalidFrame(f"frame: {len(frame)} bytes, at most {FRAME_BYTES_MAX}; send the change in smaller pieces")
+    if len(frame) > bytes_max:
+        raise InvalidFrame(f"frame: {len(frame)} bytes, at most {bytes_max}; send the change in smaller pieces")
     try:
         channel, at = read_var_uint(frame, 0, CHANNEL_MAX)
     except InvalidInput as error:
@@ -185,10 +185,10 @@ def decode_channel(frame: bytes) -> tuple[int, bytes]:
     return channel, frame[at:]
 
 
-def decode(inner: bytes) -> Message | wire.Message:
+def decode(inner: bytes, bytes_max: int = FRAME_BYTES_MAX) -> Message | wire.Message:
     """One message of a channel. Raises InvalidFrame, and InvalidDocumentId for an OPEN of a name that cannot be."""
     if not inner or inner[0] < wire.EXTENSION_TYPE_MIN:
-        return wire.decode_frame(inner)
+        return wire.decode_frame(inner, bytes_max)
     if len(inner) > FRAME_BYTES_MAX:
         raise InvalidFrame(f"frame: {len(inner)} bytes, at most {FRAME_BYTES_MAX}; send the change in smaller pieces")
     if inner[0] not in _KINDS:

@@ -34,6 +34,7 @@ FLOOD_RETRY_S: Final = 30  # what is said then
 
 # --- updates (FACTS.md 1.7) ------------------------------------------------------------------------------------------
 UPDATE_BYTES_MAX: Final = 64 * 1024 * 1024  # a whole state of a 10-million-character document fits
+EDGE_FRAME_BYTES_MAX: Final = UPDATE_BYTES_MAX + 4096  # from an edge: a document's whole state comes in one frame
 UPDATE_STRUCTS_MAX: Final = 4_000_000  # one struct costs pycrdt about 100 bytes of memory
 UPDATE_VALUES_MAX: Final = 4_000_000  # Any values and deleted ranges of one update: 20-30 bytes each in pycrdt
 UPDATE_DEPTH_MAX: Final = 64  # nested Any values: 26,500 levels kill the decoder

@@ -100,14 +100,14 @@ def short_update(frame: bytes) -> bytes | None:
     return None
 
 
-def decode_frame(frame: bytes) -> Message:
-    """Raises InvalidFrame: empty, cut short, bytes left over, an unknown type, or over FRAME_BYTES_MAX."""
+def decode_frame(frame: bytes, bytes_max: int = FRAME_BYTES_MAX) -> Message:
+    """Raises InvalidFrame: empty, cut short, bytes left over, an unknown type, or over `bytes_max`."""
     update = short_update(frame)
     if update is not None:
         return Update(update)
     size = len(frame)
-    if size > FRAME_BYTES_MAX:
-        raise InvalidFrame(f"frame: {size} bytes, at most {FRAME_BYTES_MAX}; send the change in smaller pieces")
+    if size > bytes_max:
+        raise InvalidFrame(f"frame: {size} bytes, at most {bytes_max}; send the change in smaller pieces")
     try:
         return _decode(frame)
     except InvalidFrame:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .disk import Violation
+from .truth import WrongRead
 from .world import World
 
 __all__ = ["Outcome", "command", "failures", "run_seed"]
@@ -30,7 +31,11 @@ class Outcome:
     trace_hash: str
     simulated_ms: int
     judged_count: int
-    """Tokens that were held against the truth."""
+    """Reads "covered" that were held against the truth (Read your writes); a wrong one is the sentence."""
+    judged_deletions_count: int
+    """Of those, reads of a write that deletes."""
+    wrong_read: bool
+    """One of them was wrong: it is the sentence."""
 
 
 def command(seed: int) -> str:
@@ -41,10 +46,12 @@ def run_seed(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
     """One world, whatever happens in it: an error of a machine is a violation too."""
     world = World(seed, tell=tell)
     sentence = ""
+    wrong_read = False
     try:
         world.run()
     except Violation as violation:
         sentence = str(violation)
+        wrong_read = isinstance(violation, WrongRead)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of pycrdt is no Exception
@@ -52,7 +59,10 @@ def run_seed(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
         sentence = f"{type(error).__name__}: {error} ({last.filename.rpartition('/')[2]}:{last.lineno})"
         if tell is not None:
             tell("".join(traceback.format_exception(error)))
-    return Outcome(seed, sentence, world.trace_hash, world.now_ms, world.truth.judged_count)
+    truth = world.truth
+    return Outcome(
+        seed, sentence, world.trace_hash, world.now_ms, truth.judged_count, truth.judged_deletions_count, wrong_read
+    )
 
 
 def failures(seeds: Iterable[int]) -> list[str]:
@@ -93,18 +103,22 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.seed is not None:
         return _one(console, chosen.seed, chosen.verbose)
     seeds = range(chosen.start, chosen.start + chosen.seeds)
-    failed = 0
+    failed = judged = deletions = wrong = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("worlds", total=len(seeds))
         for outcome in _outcomes(seeds, chosen.jobs):
             progress.advance(task)
+            judged += outcome.judged_count
+            deletions += outcome.judged_deletions_count
+            wrong += outcome.wrong_read
             if outcome.sentence:
                 failed += 1
                 console.print(f"seed {outcome.seed}: {outcome.sentence}", markup=False, highlight=False, soft_wrap=True)
                 console.print(f"  {command(outcome.seed)}", markup=False, highlight=False)
                 progress.update(task, description=f"worlds, {failed} failed")
     console.print(f"{len(seeds)} worlds, {failed} failed")
+    console.print(f"reads covered by a token: {judged:,}, {deletions:,} of them of deletions; {wrong} wrong")
     return 1 if failed else 0
 
 

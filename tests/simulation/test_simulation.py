@@ -15,5 +15,9 @@ def test_worlds_survive_their_faults_and_settle(first: int) -> None:
     assert failures(range(first, first + CHUNK)) == []
 
 
-def test_tokens_are_held_against_what_was_written() -> None:
-    assert run_seed(0).judged_count > 100
+def test_a_hundred_thousand_reads_that_a_token_covers_are_held_against_what_was_written() -> None:
+    outcomes = [run_seed(seed) for seed in range(120)]
+
+    assert [outcome.sentence for outcome in outcomes if outcome.wrong_read] == []
+    assert sum(outcome.judged_count for outcome in outcomes) >= 100_000
+    assert sum(outcome.judged_deletions_count for outcome in outcomes) >= 30_000

@@ -21,7 +21,11 @@ from .disk import Violation
 if TYPE_CHECKING:
     from .editors import Written
 
-__all__ = ["Truth", "covers"]
+__all__ = ["Truth", "WrongRead", "covers"]
+
+
+class WrongRead(Violation):
+    """A replica says that it covers a write, and does not hold it."""
 
 
 def covers(version: Version | None, dots: DotSet, token: Version | Dot) -> bool:
@@ -40,6 +44,9 @@ class Truth:
         self.places: dict[DocId, dict[Version, Shape]] = {doc: {} for doc in docs}
         """Each place of the log that a change was given: a token of its version stands for this and all before."""
         self.judged_count = 0
+        """How often a replica that says it covers a token was held against what the token stands for."""
+        self.judged_deletions_count = 0
+        """Of those, where what it stands for deletes."""
 
     # --- what happens ------------------------------------------------------------------------------------------------
     def wrote(self, written: Written) -> None:
@@ -72,16 +79,20 @@ class Truth:
         """Whatever this replica's version and dots cover, it really holds, deletions too."""
         for dot, shape in self.dots[doc].items():
             if covers(version, dots, dot):
-                self.judged_count += 1
+                self._count(shape)
                 if not held.holds(shape):
-                    raise Violation(f"{who}: {doc}: claims to hold {dot} and does not: {_lacking(held, shape)}")
+                    raise WrongRead(f"{who}: {doc}: claims to hold {dot} and does not: {_lacking(held, shape)}")
         for place, shape in self.places[doc].items():
             if covers(version, dots, place):
-                self.judged_count += 1
+                self._count(shape)
                 if not held.holds(shape):
-                    raise Violation(
+                    raise WrongRead(
                         f"{who}: {doc}: is at {version}, lacks the change at {place}: {_lacking(held, shape)}"
                     )
+
+    def _count(self, shape: Shape) -> None:
+        self.judged_count += 1
+        self.judged_deletions_count += bool(shape.deletes)
 
     def judge_replica(self, who: str, replica: Replica) -> None:
         held = Contents.of(replica.materialise().crdt)
