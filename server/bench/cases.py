@@ -12,8 +12,11 @@ from typing import Final
 from sync.errors import SkerryError
 
 from . import machine
+from .case_growth import GROWTH
 from .case_idle import IDLE
+from .case_leader import LEADING
 from .case_loading import LOADING
+from .case_offline import OFFLINE
 from .case_presence import PRESENCE
 from .case_typing import ACROSS, MANY_DOCUMENTS, ONE_DOCUMENT
 from .records import Row, Sample, Skipped
@@ -23,7 +26,8 @@ from .stage import Case, Plan, Run, Stage
 __all__ = ["CASES", "Outcome", "Watcher", "run_cases"]
 
 CASES: Final[dict[int, Case]] = {
-    case.number: case for case in (ONE_DOCUMENT, MANY_DOCUMENTS, ACROSS, LOADING, IDLE, PRESENCE)
+    case.number: case
+    for case in (ONE_DOCUMENT, MANY_DOCUMENTS, ACROSS, LOADING, OFFLINE, IDLE, PRESENCE, LEADING, GROWTH)
 }
 HOPELESS_SHARE: Final = 50
 """Who delivers less than that of a load (%) is not asked to do it again: more of the same only fails longer."""

@@ -43,6 +43,9 @@ class Load:
     deadline_s: float = 10.0
     """For what is still on its way when the last was sent."""
 
+    probed: int = 1_000_000
+    """Readers are on the first so many documents only; the others have their writers alone."""
+
     @property
     def work(self) -> str:
         many = "1 document" if self.documents == 1 else f"{self.documents} documents"
@@ -89,21 +92,24 @@ def _seat(
     probes: list[Probe] = []
     deaf: list[Client] = []
     docs = [f"bench/{number}" for number in range(load.documents)]
-    for doc in docs:  # one comes first: a peer fails where many open a document at the same moment
+    for doc in docs[: load.probed]:  # one comes first: a peer fails where many open a document at the same moment
         client = wires.connect(target.readers_at, dialect.path(doc))
         sent = {person.client_id: array("d") for person in people}
         probes.append(Probe(client, dialect, sent, warm))
         wires.all_ready([client])
         _greet(client, dialect, doc)
     wires.until(lambda: all(probe.synced for probe in probes), 30, "every probe is synchronised")
-    for doc, probe in zip(docs, probes, strict=True):
+    unread: array[float] = array("d")
+    for at, doc in enumerate(docs):
+        coming = []
         for person in people:
             client = wires.connect(target.writers_at, dialect.path(doc))
             frames = [masked(dialect.update(doc, update)) for update in person.updates[:each]]
-            seats.append(_Seat(client, frames, probe.sent[person.client_id]))
-            deaf.append(client)
-        deaf += [wires.connect(target.readers_at, dialect.path(doc)) for _ in range(load.readers - 1)]
-        coming = deaf[-(load.writers + load.readers - 1) :]
+            seats.append(_Seat(client, frames, probes[at].sent[person.client_id] if at < len(probes) else unread))
+            coming.append(client)
+        if at < len(probes):
+            coming += [wires.connect(target.readers_at, dialect.path(doc)) for _ in range(load.readers - 1)]
+        deaf += coming
         wires.all_ready(coming)
         for client in coming:
             _greet(client, dialect, doc)
@@ -122,17 +128,19 @@ def _measure(
     target: Target, load: Load, wires: Wires, seats: Sequence[_Seat], probes: Sequence[Probe], warm: int, each: int
 ) -> Sample:
     _type(wires, seats, load.per_s, warm)
-    _wait_for(wires, probes, warm * len(seats), load.deadline_s)
+    watched = min(load.documents, load.probed) * load.writers
+    _wait_for(wires, probes, warm * watched, load.deadline_s)
     began_delivered = sum(probe.delivered for probe in probes)
     before_s = cpu_s(target.pids)
     own_before, began = time.process_time(), time.perf_counter()
     late_share = _type(wires, seats, load.per_s, each)
     own_s, span_s = time.process_time() - own_before, time.perf_counter() - began
-    arrived = _wait_for(wires, probes, each * len(seats), load.deadline_s)
+    arrived = _wait_for(wires, probes, each * watched, load.deadline_s)
     wires.rest(SETTLE_S)
     spent_s = cpu_s(target.pids) - before_s
     delivered = sum(probe.delivered for probe in probes) - began_delivered
-    offered = (each - warm) * len(seats)
+    offered = (each - warm) * watched
+    share = len(seats) / watched
     latencies = sorted(one for probe in probes for one in probe.latencies)
     marks = []
     if own_s / span_s > SATURATED:
@@ -145,12 +153,12 @@ def _measure(
         marks.append("not all delivered")
     return Sample(
         {
-            "offered_per_s": offered / span_s,
+            "offered_per_s": share * offered / span_s,
             "delivered_share": 100 * delivered / offered,
-            "delivered_per_s": delivered / max(span_s, arrived - began),
+            "delivered_per_s": share * delivered / max(span_s, arrived - began),
             "p50_ms": 1000 * quantile(latencies, 0.5),
             "p99_ms": 1000 * quantile(latencies, 0.99),
-            "cpu_us": 1e6 * spent_s / max(1, delivered),
+            "cpu_us": 1e6 * spent_s / max(1.0, share * delivered),
             "memory_mb": memory_bytes(target.pids) / 1e6,
             "generator_share": 100 * own_s / span_s,
         },

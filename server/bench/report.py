@@ -74,10 +74,14 @@ def _table(work: str, rows: Sequence[Row]) -> Table:
     measures = [name for name in MEASURES if any(name in row.values for row in rows)]
     table = Table(title=work, title_justify="left", box=None, pad_edge=False)
     table.add_column("server", no_wrap=True)
+    several = (len({row.at for row in rows}) > 1 and "offered_per_s" not in measures) or rows[0].case == 9
+    if several:
+        table.add_column(CASES[rows[0].case].axis, justify="right")
     for name in measures:
         table.add_column(f"{MEASURES[name].title}\n{MEASURES[name].unit}", justify="right", no_wrap=True)
     table.add_column("")
     for row in rows:
         values = row.values
-        table.add_row(row.server, *(shown(name, values.get(name)) for name in measures), "; ".join(row.marks))
+        at = (f"{row.at:,.0f}",) if several else ()
+        table.add_row(row.server, *at, *(shown(name, values.get(name)) for name in measures), "; ".join(row.marks))
     return table

@@ -19,7 +19,7 @@ from .machine import Cores
 from .servers import Process, Target, ready, start_process
 from .wires import Address, BenchError
 
-__all__ = ["Edge", "Edges"]
+__all__ = ["Edge", "Edges", "linked"]
 
 ENOUGH: Final = 1_000_000_000
 UNLIMITED: Final = {
@@ -85,21 +85,26 @@ class Edges(_Skerry):
     """Writers at one edge, readers at the other: nats-server with JetStream on disk, leader, two edges."""
 
     name = "skerry x2"
+    url = ""
+
+    def link(self, nats: Address) -> str:
+        """What an edge is told of where NATS is."""
+        return f"nats://{nats[0]}:{nats[1]}"
 
     def start(self, folder: Path, cores: Cores) -> Target:
         nats, (host, port) = self.run(
             "nats", "nats", "--data", str(folder / "nats"), "--listen", "127.0.0.1:0", folder=folder, cores=cores
         )
-        url = f"nats://{host}:{port}"
+        self.url = url = f"nats://{host}:{port}"
         leader, _ = self.run("leader", "leader", "--nats", url, folder=folder, cores=cores)
-        first, one = self.edge("a", url, folder, cores)
-        second, other = self.edge("b", url, folder, cores)
+        first, one = self.edge("a", self.link((host, port)), folder, cores)
+        second, other = self.edge("b", self.link((host, port)), folder, cores)
         for process, address in ((first, one), (second, other)):
-            ready(process, lambda at=address: _linked(at), "its link is up")  # type: ignore[misc]
+            ready(process, lambda at=address: linked(at), "its link is up")  # type: ignore[misc]
         return Target(one, other, YJS, (nats.pid, leader.pid, first.pid, second.pid))
 
 
-def _linked(address: Address) -> bool:
+def linked(address: Address) -> bool:
     try:
         with urllib.request.urlopen(f"http://{address[0]}:{address[1]}/status", timeout=5) as answer:
             return bool(json.load(answer)["link"]["state"] == "up")
