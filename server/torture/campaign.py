@@ -22,6 +22,7 @@ from ..config import Config
 from ..daemons import operator_bus
 from ..http_client import get_json
 from ..status import LEADER, compare_all, list_all
+from .child import memory_of
 from .faults import Fault, Round, Schedule
 from .fleet import Fleet, Shape
 from .judge import Judge
@@ -108,7 +109,6 @@ class Campaign:
         self._read_logs()
         outcome.seconds = round(self._now(), 1)
         outcome.counts = self.judge.counts()
-        outcome.rss_max = {child.name: child.rss_bytes_max for child in self.fleet.children.values()}
         return outcome
 
     def _now(self) -> float:
@@ -252,8 +252,11 @@ class Campaign:
                 with contextlib.suppress(SkerryError, TimeoutError, KeyError):
                     status = await asyncio.wait_for(get_json(edge.listen, "/status"), 0.5)
                     outbox[edge.name] = status["outbox"]["count"]
-            rss = {child.name: child.rss_bytes() for child in self.fleet.children.values()}
-            for name, size in rss.items():
+            pids = {"nats": self.fleet.nats.pid, **{name: child.pid for name, child in self.fleet.children.items()}}
+            memory = {name: memory_of(pid) for name, pid in pids.items()}
+            rss = {name: now for name, (now, _) in memory.items()}
+            for name, (_, size) in memory.items():
+                self.outcome.rss_max[name] = max(size, self.outcome.rss_max.get(name, 0))
                 if size > self._memory_bytes and name not in self._over_memory:
                     self._over_memory.add(name)
                     self._wrong(f"{name}: {size >> 20} MiB of memory, over the limit of {self._memory_bytes >> 20}")

@@ -20,7 +20,7 @@ from sync.errors import SkerryError
 
 from .launch import make_clock
 
-__all__ = ["ROOT", "Child"]
+__all__ = ["ROOT", "Child", "memory_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S_MAX = 40.0
@@ -40,7 +40,6 @@ class Child:
         self.wanted = False
         """It should be running: when it is not, it has died by itself."""
         self.died_count = 0
-        self.rss_bytes_max = 0
         self.process: asyncio.subprocess.Process | None = None
         self.log = directory / f"{name}.log"
         self.clock = directory / f"{name}.clock"
@@ -140,17 +139,23 @@ class Child:
             except (OSError, TimeoutError, ValueError) as error:
                 raise SkerryError(f"{self}: no answer to {line!r} ({error}); its log is {self.log}") from None
 
-    def rss_bytes(self) -> int:
-        """0 where it does not run."""
-        if self.running and self.process is not None:
-            with contextlib.suppress(OSError):
-                for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-                    if line.startswith("VmRSS:"):
-                        found = int(line.split()[1]) * 1024
-                        self.rss_bytes_max = max(self.rss_bytes_max, found)
-                        return found
-        return 0
+    @property
+    def pid(self) -> int | None:
+        """While it runs."""
+        return self.process.pid if self.running and self.process is not None else None
 
     def last_line(self) -> str:
         lines = self.log.read_text("utf-8", "replace").strip().splitlines() if self.log.exists() else []
         return lines[-1] if lines else "it said nothing"
+
+
+def memory_of(pid: int | None) -> tuple[int, int]:
+    """Bytes in memory now, and at most so far; zeros where it does not run."""
+    found = {"VmRSS:": 0, "VmHWM:": 0}
+    if pid is not None:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                name, *value = line.split()
+                if name in found:
+                    found[name] = int(value[0]) * 1024
+    return found["VmRSS:"], found["VmHWM:"]

@@ -127,7 +127,7 @@ def _shape(schedule: Schedule, named: Path | None) -> Shape:
     )
 
 
-def _show(console: Console, outcome: Outcome, data: Path, plot: Path, directory: Path) -> None:
+def _show(console: Console, outcome: Outcome, data: Path, plot: Path | None, directory: Path) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in outcome.counts.items())
     console.print(f"\n{len(outcome.injected)} faults in {outcome.seconds:.0f} s; edits: {counts}")
     console.print("largest: " + ", ".join(f"{name} {size >> 20} MiB" for name, size in outcome.rss_max.items() if size))
@@ -137,6 +137,5 @@ def _show(console: Console, outcome: Outcome, data: Path, plot: Path, directory:
         console.print(f"[bold red]NOT KEPT[/]: {len(outcome.violations)} violations")
         for line in outcome.violations[:20]:
             console.print(f"  {line}", markup=False)
-    console.print(
-        f"report: {data}, {plot}\nagain: skerry torture --schedule {directory / 'schedule.json'}", markup=False
-    )
+    console.print(f"report: {data}, {plot or 'no plot: it wants the extra, skerry[plots]'}", markup=False)
+    console.print(f"again: skerry torture --schedule {directory / 'schedule.json'}", markup=False)

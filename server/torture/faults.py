@@ -113,29 +113,30 @@ def make_schedule(
     leaders: int = 2,
     clients: int = 2,
 ) -> Schedule:
-    """Kinds come in turn, shuffled, so that a campaign that is long enough has each. The same for the same arguments.
+    """Kinds come in turn, shuffled, and one in a round that destroys: five rounds of five have every kind. The same for
+    the same arguments.
 
     The author under Node.js is nobody's target: a schedule can be repeated where there is none. Raises SkerryError.
     """
     targets = targets_of(edges, leaders, clients, 0)
     chance = random.Random(seed)
-    deck: list[str] = []
+    decks: dict[bool, list[str]] = {True: [], False: []}
+    """Destroying or not -> kinds to come; each is dealt out whole before it is shuffled anew."""
+
+    def draw(destroying: bool) -> list[str]:
+        deck = decks[destroying]
+        if not deck:
+            deck += [kind for kind in kinds if (kind in DESTROYING) == destroying]
+            chance.shuffle(deck)
+        return [deck.pop()] if deck else []
+
     made: list[Round] = []
     for _ in range(rounds):
-        of_round: list[Fault] = []
-        passed: list[str] = []
-        while len(of_round) < faults:
-            if not deck:
-                deck = chance.sample(kinds, len(kinds))
-            kind = deck.pop()
-            if kind in DESTROYING and any(fault.kind in DESTROYING for fault in of_round):
-                passed.append(kind)
-                if len(passed) > 2 * len(KINDS):
-                    break  # nothing else was asked for
-                continue
-            of_round.append(_fault(chance, kind, len(of_round), targets))
-        deck += passed
-        made.append(Round(tuple(of_round)))
+        of_round = draw(True)
+        while len(of_round) < faults and (more := draw(False)):
+            of_round += more
+        chance.shuffle(of_round)
+        made.append(Round(tuple(_fault(chance, kind, number, targets) for number, kind in enumerate(of_round))))
     return Schedule(seed, tuple(made), edges, leaders, clients)
 
 

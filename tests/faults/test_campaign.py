@@ -12,7 +12,7 @@ import pytest
 from server.torture.faults import KINDS, Fault, Round, Schedule, make_schedule, read_schedule, write_schedule
 from tests.processes import ROOT, Json, record, run_cli
 
-SEED = 74  # five rounds of five faults have every kind, and take the least time of the first 300 seeds
+SEED = 58  # of the first 300 seeds, the one whose five rounds of five faults take the least time
 
 
 def report(directory: Path) -> dict[str, Json]:
