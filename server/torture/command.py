@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             leaders=options.leaders,
             clients=options.clients,
         )
-    shape = _shape(schedule, options.yjs)
+    shape = _shape(schedule, options)
     directory: Path = options.data or Path(tempfile.mkdtemp(prefix="skerry-torture-"))
     if directory.exists() and any(directory.iterdir()):
         raise SkerryError(f"{directory}: not empty; a campaign begins with nothing, name another with --data")
@@ -113,16 +113,18 @@ def run(options: argparse.Namespace) -> int:
     return 0 if outcome.kept else 1
 
 
-def _shape(schedule: Schedule, named: Path | None) -> Shape:
-    yjs = named or ROOT / "tests" / "interop"
+def _shape(schedule: Schedule, options: argparse.Namespace) -> Shape:
+    yjs: Path = options.yjs or ROOT / "tests" / "interop"
     found = (yjs / "node_modules" / "y-websocket").is_dir() and shutil.which("node") is not None
-    if named and not found:
+    if options.yjs and not found:
         raise SkerryError(f"{yjs}: no node_modules with y-websocket there, or no node; npm install yjs y-websocket ws")
     return Shape(
         schedule.edges,
         schedule.leaders,
         schedule.clients,
         node=int(found),
+        namespace=options.namespace or "torture",
+        config=options.config,
         yjs=yjs if found else None,
     )
 

@@ -118,6 +118,8 @@ def make_schedule(
 
     The author under Node.js is nobody's target: a schedule can be repeated where there is none. Raises SkerryError.
     """
+    if min(rounds, faults) < 1:
+        raise SkerryError("torture: without --rounds and --faults nothing is tried; give at least one of each")
     targets = targets_of(edges, leaders, clients, 0)
     chance = random.Random(seed)
     decks: dict[bool, list[str]] = {True: [], False: []}

@@ -54,6 +54,9 @@ class Shape:
     """Between two edits of an author, on the average."""
     edge_program: tuple[str, ...] = ("server.cli",)
     """The module that an edge runs: a test puts a broken one here."""
+    namespace: str = "torture"
+    config: Path | None = None
+    """A configuration of the user's own, for every edge and leader."""
     yjs: Path | None = None
     """A directory with `node_modules` that has yjs, y-websocket and ws."""
 
@@ -74,7 +77,7 @@ class Fleet:
         self.shape = shape
         self.judge = judge
         self.chance = random.Random(f"fleet {seed}")
-        self.namespace = "torture"
+        self.namespace = shape.namespace
         self.nats = NatsServer(directory / "nats")
         self.nats_busy = asyncio.Lock()
         self.nats_wanted = False
@@ -117,6 +120,7 @@ class Fleet:
             *(self.shape.edge_program if role == "edge" else ("server.cli",)),
             *(role, "--name", name, "--namespace", self.namespace),
             *("--nats", f"nats://127.0.0.1:{self.relays[name].port}"),
+            *(("--config", str(self.shape.config.resolve())) if self.shape.config is not None else ()),
         ]
 
     def _edge(self, name: str, relayed: str) -> Child:

@@ -148,6 +148,12 @@ def test_a_schedule_has_every_kind_and_destroys_one_thing_a_round(seed: int) -> 
     assert schedule.count == 25
 
 
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"faults": 0}, {"edges": 0}, {"clients": 5}], ids=str)
+def test_a_campaign_of_nothing_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(SkerryError, match="at least one"):
+        make_schedule(7, wrong.pop("rounds", 1), wrong.pop("faults", 1), **wrong)
+
+
 def test_a_schedule_survives_its_file(tmp_path: Path) -> None:
     schedule = make_schedule(7, 5, 6, edges=2, leaders=1, clients=3)
     write_schedule(schedule, tmp_path / "schedule.json")
