@@ -148,10 +148,20 @@ def test_a_schedule_has_every_kind_and_destroys_one_thing_a_round(seed: int) -> 
     assert schedule.count == 25
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"faults": 0}, {"edges": 0}, {"clients": 5}], ids=str)
-def test_a_campaign_of_nothing_is_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize("nothing", ["rounds", "faults", "edges", "leaders", "clients"])
+def test_a_campaign_of_nothing_is_refused(nothing: str) -> None:
+    def count(of: str) -> int:
+        return 0 if of == nothing else 1
+
     with pytest.raises(SkerryError, match="at least one"):
-        make_schedule(7, wrong.pop("rounds", 1), wrong.pop("faults", 1), **wrong)
+        make_schedule(
+            7,
+            count("rounds"),
+            count("faults"),
+            edges=count("edges"),
+            leaders=count("leaders"),
+            clients=count("clients"),
+        )
 
 
 def test_a_schedule_survives_its_file(tmp_path: Path) -> None:
