@@ -43,7 +43,7 @@ __all__ = ["add_commands"]
 EDGE: Final = "ws://127.0.0.1:8787"
 KEPT: Final = 3
 AT_ONCE: Final = 8  # documents on their way together: the slowest of them does not hold up the others
-_STAGES: Final = {"edge": Stage.EDGE, "log": Stage.LOG, "merged": Stage.MERGED}
+_STAGES: Final[dict[str, Stage]] = {"edge": Stage.EDGE, "log": Stage.LOG, "merged": Stage.MERGED}
 _SAID: Final = {
     Stage.DISK: "on this disk only",
     Stage.EDGE: "on the edge's disk",
@@ -448,8 +448,10 @@ def _unmerged(options: argparse.Namespace) -> int:
                 }
                 version = str(stored.version) if stored.version is not None else None
                 since = min((edit.since_ms for edit in stored.edits), default=None)
-                results.append({"doc": doc, **counts, "since_ms": since, "version": version})
-            _report(results, options, ("doc", "disk", "edge", "log", "version"))
+                results.append(
+                    {"doc": doc, **counts, "rejected": len(stored.rejected), "since_ms": since, "version": version}
+                )
+            _report(results, options, ("doc", "disk", "edge", "log", "rejected", "version"))
             return 0
 
     return _run(run())
@@ -525,7 +527,8 @@ def _tell(outcome: Outcome, options: argparse.Namespace) -> int:
         print(f"{outcome.doc}: kept in {outcome.kept}; token {outcome.token}")
     else:
         at = f" ({outcome.edge})" if outcome.edge else ""
-        print(f"{outcome.doc}: {_SAID[outcome.stage]}{at}; token {outcome.token}")
+        asked = min(outcome.stage, _STAGES[options.confirmed])  # it may be known to be safer by chance
+        print(f"{outcome.doc}: {_SAID[asked]}{at}; token {outcome.token}")
     if outcome.why:
         where = f"kept in {outcome.kept}, on no edge yet" if outcome.kept else f"only {_SAID[outcome.stage]}"
         again = f"; later: skerry doc sync --offline {outcome.kept}" if outcome.kept else ""
