@@ -264,6 +264,12 @@ class Campaign:
             await self._revive()
 
     async def _revive(self) -> None:
+        fleet = self.fleet
+        if fleet.nats_wanted and not fleet.nats.running and not fleet.nats_busy.locked():
+            async with fleet.nats_busy:
+                self._wrong(f"nats-server ended by itself; its log is {fleet.nats.log_path}")
+                with contextlib.suppress(SkerryError):
+                    await fleet.nats.start(30.0)
         for child in list(self.fleet.children.values()):
             if child.wanted and not child.running and not child.busy.locked():
                 async with child.busy:
