@@ -39,7 +39,7 @@ class _Leading(skerry.Edge):
         )
         self.url = f"nats://{address[0]}:{address[1]}"
         self.pid = nats.pid
-        return Target(address, address, YJS, (nats.pid,))
+        return Target(address, address, YJS, (nats.pid,), cores.servers)
 
     def leader(self, stage: Stage, name: str) -> Process:
         process, _ = self.run(

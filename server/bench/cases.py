@@ -37,6 +37,7 @@ HOPELESS_SHARE: Final = 50
 class Outcome:
     rows: list[Row] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 class Watcher:
@@ -81,6 +82,8 @@ def _usable(server: Server, plan: Plan, there: dict[str, bool], outcome: Outcome
         watcher.preparing(server.name)
         reason = server.missing()
         there[server.name] = reason is None
+        if reason is None:
+            outcome.versions[server.name] = server.version
         if reason is not None:
             outcome.skipped.append(Skipped(server.name, reason))
     return there[server.name]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -12,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sync.errors import ConfigError
 
-from . import machine, report
+from . import goals, machine, page, plots, report
 from .cases import CASES, Watcher, run_cases
-from .records import Row
+from .records import Row, Skipped
 from .stage import Case, Plan, Run
 
 __all__ = ["run"]
@@ -27,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--repeat: at least 1")
     console = Console(stderr=True)
     cores = machine.cores()
-    settings = {
+    settings: dict[str, object] = {
         "cases": numbers,
         "quick": options.quick,
         "repeat": repeat,
@@ -39,14 +41,46 @@ def run(options: argparse.Namespace) -> int:
         console.print("[yellow]servers and generator share cores here: times and CPU mean little[/]")
     with _Bar(console, repeat) as bar:
         outcome = run_cases(numbers, Plan(options.quick, repeat, options.peers), bar)
-    found = report.as_json(outcome, machine.describe(), settings)
+    rows = _with_earlier(outcome.rows, options.out)
+    settings["versions"] = ", ".join(f"{name} {version}" for name, version in outcome.versions.items())
+    verdicts = goals.judge(rows)
+    facts = (outcome.skipped, verdicts, machine.describe(), settings)
     if options.json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print(json.dumps(report.as_json(rows, *facts), indent=1, ensure_ascii=False))
     else:
-        report.print_tables(outcome, Console())
+        report.print_tables(outcome.rows, outcome.skipped, Console())
+        report.print_verdicts([one for one in verdicts if one.case in numbers], Console())
     if options.out is not None:
-        console.print(f"written: {report.write_json(found, options.out)}")
+        _write(options.out, options.page, rows, facts, console)
     return 0
+
+
+def _with_earlier(rows: list[Row], folder: Path | None) -> list[Row]:
+    """Cases that this run did not measure are kept from what the folder has."""
+    if folder is None:
+        return rows
+    measured = {row.case for row in rows}
+    kept = [row for row in report.read_rows(folder / report.FILE) if row.case not in measured and row.case in CASES]
+    return sorted(kept + rows, key=lambda row: row.case)
+
+
+Facts = tuple[list[Skipped], list[goals.Verdict], dict[str, str], dict[str, object]]
+
+
+def _write(folder: Path, page_path: Path | None, rows: list[Row], facts: Facts, console: Console) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / report.FILE
+    path.write_text(json.dumps(report.as_json(rows, *facts), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    console.print(f"written: {path}", soft_wrap=True)
+    pictures = plots.draw(rows, folder)
+    if pictures is None:
+        console.print("[yellow]no plots[/]: matplotlib is not here; `make bench` installs it")
+    for picture in pictures or ():
+        console.print(f"written: {picture}", soft_wrap=True)
+    if page_path is not None:
+        seen = [os.path.relpath(picture, page_path.parent) for picture in pictures or ()]
+        page.put_into(page_path, page.as_markdown(rows, *facts, seen))
+        console.print(f"written: {page_path}", soft_wrap=True)
 
 
 def _numbers(text: str | None) -> list[int]:

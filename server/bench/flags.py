@@ -22,7 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeat", type=int, metavar="N", help="runs of each: the median counts (default: 5, quick: 1)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write JSON and plots there")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write JSON and plots there; cases that are there already and not run are kept",
+    )
+    parser.add_argument("--page", type=Path, metavar="FILE", help="with --out: put tables and plots into this page")
     parser.add_argument("--json", action="store_true", help="JSON instead of tables")
 
 

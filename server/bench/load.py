@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .dialect import Dialect
-from .machine import cpu_s, memory_bytes
+from .machine import core_s, cpu_s, memory_bytes
 from .probe import Probe
 from .records import Sample
 from .servers import Target
@@ -28,6 +28,7 @@ SETTLE_S: Final = 0.5  # what a server still does for these updates when all hav
 LATE_S: Final = 0.01
 LATE_SHARE_MAX: Final = 0.02  # so many sent later than that: the generator was the bottleneck
 SATURATED: Final = 0.9
+OTHERS_SHARE_MAX: Final = 0.15  # the kernel itself takes some
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +132,14 @@ def _measure(
     watched = min(load.documents, load.probed) * load.writers
     _wait_for(wires, probes, warm * watched, load.deadline_s)
     began_delivered = sum(probe.delivered for probe in probes)
-    before_s = cpu_s(target.pids)
+    before_s, busy_s, since = cpu_s(target.pids), core_s(target.core), time.perf_counter()
     own_before, began = time.process_time(), time.perf_counter()
     late_share = _type(wires, seats, load.per_s, each)
     own_s, span_s = time.process_time() - own_before, time.perf_counter() - began
     arrived = _wait_for(wires, probes, each * watched, load.deadline_s)
     wires.rest(SETTLE_S)
-    spent_s = cpu_s(target.pids) - before_s
+    spent_s, busy_s = cpu_s(target.pids) - before_s, core_s(target.core) - busy_s
+    others = (busy_s - spent_s) / (time.perf_counter() - since)
     delivered = sum(probe.delivered for probe in probes) - began_delivered
     offered = (each - warm) * watched
     share = len(seats) / watched
@@ -147,6 +149,8 @@ def _measure(
         marks.append("generator saturated")
     elif late_share > LATE_SHARE_MAX:
         marks.append(f"{late_share:.0%} sent late")  # this process did not get its core, or the server its own
+    if others > OTHERS_SHARE_MAX:
+        marks.append(f"others had {others:.0%} of the servers' core")
     if wires.lost_count:
         marks.append(f"{wires.lost_count} connections lost: {wires.lost_why}")
     if delivered < offered:

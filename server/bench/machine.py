@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import psutil
 
-__all__ = ["Cores", "allow_many_files", "cores", "cpu_s", "describe", "memory_bytes", "pin"]
+__all__ = ["Cores", "allow_many_files", "core_s", "cores", "cpu_s", "describe", "memory_bytes", "pin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,14 @@ def cpu_s(pids: Iterable[int]) -> float:
             times = process.cpu_times()
             spent += times.user + times.system
     return spent
+
+
+def core_s(core: int | None) -> float:
+    """How long a core has been busy so far, for whomever; 0 where it is not known."""
+    if core is None:
+        return 0.0
+    times = psutil.cpu_times(percpu=True)
+    return float(sum(times[core]) - times[core].idle - getattr(times[core], "iowait", 0.0))
 
 
 def memory_bytes(pids: Iterable[int]) -> int:

@@ -117,7 +117,7 @@ class Hocuspocus(_NodePeer):
     def start(self, folder: Path, cores: Cores) -> Target:
         script = _script("hocuspocus.mjs", _HOCUSPOCUS)
         process, address = self._run("hocuspocus", folder, cores, lambda port: ["node", str(script), str(port)])
-        return Target(address, address, HOCUSPOCUS, (process.pid,))
+        return Target(address, address, HOCUSPOCUS, (process.pid,), cores.servers)
 
 
 class HocuspocusRedis(_NodePeer):
@@ -155,7 +155,7 @@ class HocuspocusRedis(_NodePeer):
             for name in ("node-a", "node-b")
         ]
         (first, one), (second, other) = nodes
-        return Target(one, other, HOCUSPOCUS, (redis.pid, first.pid, second.pid))
+        return Target(one, other, HOCUSPOCUS, (redis.pid, first.pid, second.pid), cores.servers)
 
 
 class YWebsocket(_NodePeer):
@@ -172,7 +172,7 @@ class YWebsocket(_NodePeer):
             cores,
             lambda port: ["/usr/bin/env", f"PORT={port}", "HOST=127.0.0.1", "node", str(script)],
         )
-        return Target(address, address, YJS, (process.pid,))
+        return Target(address, address, YJS, (process.pid,), cores.servers)
 
 
 class PycrdtWebsocket(_Peer):
@@ -190,7 +190,7 @@ class PycrdtWebsocket(_Peer):
         process, address = self._run(
             "pycrdt-websocket", folder, cores, lambda port: [str(_python()), str(script), str(port)]
         )
-        return Target(address, address, YJS, (process.pid,))
+        return Target(address, address, YJS, (process.pid,), cores.servers)
 
 
 # --- installing -------------------------------------------------------------------------------------------------------

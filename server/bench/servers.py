@@ -34,6 +34,8 @@ class Target:
     readers_at: Address
     dialect: Dialect
     pids: tuple[int, ...]
+    core: int | None = None
+    """Where they run, and ideally nobody else."""
 
 
 class Server(Protocol):

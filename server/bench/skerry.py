@@ -78,7 +78,7 @@ class Edge(_Skerry):
 
     def start(self, folder: Path, cores: Cores) -> Target:
         process, address = self.edge("edge", NOWHERE, folder, cores)
-        return Target(address, address, YJS, (process.pid,))
+        return Target(address, address, YJS, (process.pid,), cores.servers)
 
 
 class Edges(_Skerry):
@@ -101,7 +101,7 @@ class Edges(_Skerry):
         second, other = self.edge("b", self.link((host, port)), folder, cores)
         for process, address in ((first, one), (second, other)):
             ready(process, lambda at=address: linked(at), "its link is up")  # type: ignore[misc]
-        return Target(one, other, YJS, (nats.pid, leader.pid, first.pid, second.pid))
+        return Target(one, other, YJS, (nats.pid, leader.pid, first.pid, second.pid), cores.servers)
 
 
 def linked(address: Address) -> bool:
