@@ -447,10 +447,12 @@ class OpenDocument:
         self.waiting.look(self._covers)
 
     def changed(self, changes: tuple[tuple[Dot, Context], ...]) -> None:
-        for dot, _ in changes:
+        news = tuple((dot, context) for dot, context in changes if dot not in self.replica.dots)
+        for dot, _ in news:
             self.replica.dots.add(dot)
         self.replica.dots.trim(DOT_RANGES_MAX)
-        self._feed.push(Change(self.doc, b"", changes))
+        if news:  # an edge says it when it takes an edit, and again when the leader has merged it
+            self._feed.push(Change(self.doc, b"", news))
 
     def tell(self, event: Event) -> None:
         """To those who listen to this document alone."""

@@ -190,7 +190,17 @@ def _import_json(plan: OpenDocument, value: JsonValue, place: Place | None) -> b
 
 
 def write_file(path: Path, data: bytes, *, replace: bool) -> None:
-    """Whole or not at all. Raises FileFailed."""
+    """Whole or not at all; where a link leads to, and into what is no file (a terminal, a pipe) as it comes.
+
+    Raises FileFailed.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise FileFailed(f"{path}: {error.strerror or error}; name a file") from error
+        return
     if path.exists() and not replace:
         raise FileFailed(f"{path}: is there already; name another, or replace it with --force")
     part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     made = command("verify", _verify, "compare every document across leader and edges", nats, as_json)
     made.add_argument("documents", nargs="*", metavar="DOC", help="only these (default: all)")
     docs = commands.add_parser("doc", help="list, show, edit documents", description="list, show, edit documents")
-    docs.set_defaults(run=None)
+    docs.set_defaults(run=partial(_help, docs))
     doc_commands = docs.add_subparsers(title="commands", metavar="COMMAND")
     for name, run, text in (
         ("ls", _doc_ls, "list the documents of an edge"),
@@ -159,6 +160,11 @@ def build_parser() -> argparse.ArgumentParser:
     made = command("torture", torture.run, "real processes, real faults from a seed, and was everything kept?")
     torture.add_arguments(made)
     return parser
+
+
+def _help(parser: argparse.ArgumentParser, _: argparse.Namespace) -> int:
+    parser.print_help()
+    return 2
 
 
 _FLAGS = tuple(Config.model_fields)

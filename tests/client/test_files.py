@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -85,6 +87,27 @@ def test_a_file_is_not_replaced_unasked(tmp_path: Path) -> None:
 
     assert path.read_bytes() == b"third"
     assert [each.name for each in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_what_is_no_file_is_written_into_and_never_replaced(tmp_path: Path) -> None:
+    full, pipe, link = Path("/dev/full"), tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "target")
+    (tmp_path / "target").write_bytes(b"first")
+    with pytest.raises(FileFailed, match="No space left"):
+        write_file(full, b"x", replace=True)
+    assert full.is_char_device()
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    read: list[bytes] = []
+    reader.start()
+    write_file(pipe, b"x", replace=True)
+    reader.join(10)
+    write_file(link, b"second", replace=True)
+
+    assert read == [b"x"]
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert link.read_bytes() == b"second"
 
 
 def test_what_is_exported_comes_back(tmp_path: Path) -> None:
