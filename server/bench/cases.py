@@ -30,7 +30,7 @@ CASES: Final[dict[int, Case]] = {
     for case in (ONE_DOCUMENT, MANY_DOCUMENTS, ACROSS, LOADING, OFFLINE, IDLE, PRESENCE, LEADING, GROWTH)
 }
 HOPELESS_SHARE: Final = 50
-"""Who delivers less than that of a load (%) is not asked to do it again: more of the same only fails longer."""
+"""Who delivers less than that of a load (%) is not asked to do it again, or more: that only fails longer."""
 
 
 @dataclass(slots=True)
@@ -68,11 +68,23 @@ def run_cases(numbers: Iterable[int], plan: Plan, watcher: Watcher) -> Outcome:
     for repeat in range(plan.repeat):
         for case, run, row in planned:
             watcher.running(case, run, repeat)
-            if all(sample.values.get("delivered_share", 100) > HOPELESS_SHARE for sample in row.samples):
+            less = [other for _, _, other in planned if _same(other, row) and other.at <= row.at]
+            failed = next((other.at for other in less if _hopeless(other)), None)
+            if failed is None:
                 row.samples.append(_sample(run, cores))
+            elif not row.samples:
+                row.samples.append(Sample({}, (f"not tried: it failed at {failed:,.0f} already",)))
             watcher.ran(row)
     outcome.rows = [row for _, _, row in planned]
     return outcome
+
+
+def _same(one: Row, other: Row) -> bool:
+    return (one.case, one.server, one.work) == (other.case, other.server, other.work)
+
+
+def _hopeless(row: Row) -> bool:
+    return any(sample.values.get("delivered_share", 100) < HOPELESS_SHARE for sample in row.samples)
 
 
 def _usable(server: Server, plan: Plan, there: dict[str, bool], outcome: Outcome, watcher: Watcher) -> bool:

@@ -13,9 +13,9 @@ from .goals import Verdict
 from .records import MEASURES, Row, Skipped
 from .report import columns, shown, shown_verdict
 
-__all__ = ["as_markdown", "put_into"]
+__all__ = ["BEGIN", "END", "as_markdown", "put_into"]
 
-BEGIN: Final = "<!-- what `skerry bench --page` writes begins here -->"
+BEGIN: Final = "<!-- what the bench writes begins here -->"
 END: Final = "<!-- and ends here -->"
 
 

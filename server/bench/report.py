@@ -17,7 +17,17 @@ from .cases import CASES
 from .goals import Verdict
 from .records import MEASURES, Row, Sample, Skipped
 
-__all__ = ["FILE", "as_json", "columns", "print_tables", "print_verdicts", "read_rows", "shown", "shown_verdict"]
+__all__ = [
+    "FILE",
+    "FORMAT",
+    "as_json",
+    "columns",
+    "print_tables",
+    "print_verdicts",
+    "read_rows",
+    "shown",
+    "shown_verdict",
+]
 
 FORMAT: Final = 1
 FILE: Final = "bench.json"
