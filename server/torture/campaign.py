@@ -22,7 +22,7 @@ from ..config import Config
 from ..daemons import operator_bus
 from ..http_client import get_json
 from ..status import LEADER, compare_all, list_all
-from .child import memory_of
+from .child import Child, memory_of
 from .faults import Fault, Round, Schedule
 from .fleet import Fleet, Shape
 from .judge import Judge
@@ -96,7 +96,11 @@ class Campaign:
             watch = [asyncio.create_task(work) for work in (self._sample(), self._look_at_leaders())]
             try:
                 for number, one in enumerate(self.schedule.rounds, 1):
-                    if not await self._round(number, one):
+                    try:
+                        if not await self._round(number, one):
+                            break
+                    except SkerryError as error:  # an author that answers nobody, say: there is a report all the same
+                        self._wrong(f"round {number}: {error}")
                         break
                     if self._seconds is not None and self._now() > self._seconds:
                         break
@@ -139,9 +143,9 @@ class Campaign:
         await self.fleet.retire_clones()
         return not trouble
 
-    async def _order(self, author: object, order: str) -> None:
+    async def _order(self, author: Child, order: str) -> None:
         with contextlib.suppress(SkerryError):
-            await author.order(order)  # type: ignore[attr-defined]
+            await author.order(order)
 
     async def _inject(self, number: int, fault: Fault) -> None:
         await asyncio.sleep(fault.at)
@@ -163,7 +167,7 @@ class Campaign:
             relay.heal()
         authors = fleet.of_role("author")
         for author in authors:
-            await author.order("pause")
+            await self._order(author, "pause")  # who does not answer is found when it is asked what it shows
         ends = time.monotonic() + self._settle_s
         trouble = ["it was not looked"]
         while trouble and time.monotonic() < ends:
