@@ -295,8 +295,10 @@ class Fleet:
         told = self.judge.on_disk((child.name, f"ws://{child.listen}"), self._disk_since_ms.get(child.name, 0))
         missing = sorted(told - set(disk_marks(self.data(child.name) / "edge.db", "SELECT bytes FROM changes", STATES)))
         if missing:
-            shown = ", ".join(missing[:5])
-            self._wrong(f"{child}: acknowledged, and not on its disk when it was killed: {len(missing)}, as {shown}")
+            kept = self.directory / f"{child.name}-disk-{time.monotonic_ns()}"
+            shutil.copytree(self.data(child.name), kept)
+            shown = f"{len(missing)}, as {', '.join(missing[:5])}; the disk as it was: {kept}"
+            self._wrong(f"{child}: acknowledged, and not on its disk when it was killed: {shown}")
 
     def _read_journals(self) -> None:
         for author in self.of_role("author"):
