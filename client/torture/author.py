@@ -56,11 +56,11 @@ class Author(Protocol):
 
 # --- through the offline-first client ---------------------------------------------------------------------------------
 class Offline:
-    def __init__(self, session: Session, journal: Journal, marks: dict[str, str]) -> None:
+    def __init__(self, session: Session, journal: Journal, marks: dict[tuple[str, str], str]) -> None:
         self._session = session
         self._journal = journal
         self._marks = marks
-        """Dot -> mark, of earlier processes too."""
+        """(Document, dot) -> mark, of earlier processes too: dots are counted in each document."""
 
     async def open(self, docs: list[str]) -> None:
         self._documents = {doc: await self._session.open(doc) for doc in docs}
@@ -72,14 +72,14 @@ class Offline:
         with document.edit() as crdt:
             edit.make(crdt)
         dot = str(document.status.edits[-1].dot)
-        self._marks[dot] = mark
-        self._journal.named(mark, dot)
+        self._marks[doc, dot] = mark
+        self._journal.named(mark, doc, dot)
         self._journal.safe([mark], "own", "")
 
     async def listen(self) -> None:
         async for event in self._session.events():
             if isinstance(event, Safer) and event.stage is not Stage.DISK:
-                marks = [self._marks[str(dot)] for dot in event.dots if str(dot) in self._marks]
+                marks = [mark for dot in event.dots if (mark := self._marks.get((event.doc, str(dot))))]
                 if marks:
                     self._journal.safe(marks, STAGES[event.stage], self._session.edge)
 
@@ -228,7 +228,7 @@ async def _obey(author: Author, docs: list[str], going: asyncio.Event) -> None:
 
 
 async def _run(options: argparse.Namespace) -> None:
-    marks = {str(line["dot"]): str(line["of"]) for line in read_lines(options.journal) if "dot" in line}
+    marks = {(str(at["doc"]), str(at["dot"])): str(at["of"]) for at in read_lines(options.journal) if "dot" in at}
     journal = Journal(options.journal, options.name)
     going = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:

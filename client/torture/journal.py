@@ -4,7 +4,7 @@ Room: one file. Who judges it is another program (`skerry torture`); each line h
 
     {"begin": name, "pid": n}                                            the program starts
     {"try": mark, "doc": d, "root": r, "deletes": [marks]}               written before the edit is made
-    {"dot": "abc.7", "of": mark}                                         the client's own name for it
+    {"dot": "abc.7", "doc": d, "of": mark}                               the client's own name for it
     {"safe": [marks], "stage": "own" | "edge" | "log" | "merged", "at": edge}
 """
 
@@ -27,8 +27,8 @@ class Journal:
     def trying(self, mark: str, doc: str, root: str, deletes: Iterable[str]) -> None:
         self._write({"try": mark, "doc": doc, "root": root, "deletes": list(deletes)})
 
-    def named(self, mark: str, dot: str) -> None:
-        self._write({"dot": dot, "of": mark})
+    def named(self, mark: str, doc: str, dot: str) -> None:
+        self._write({"dot": dot, "doc": doc, "of": mark})
 
     def safe(self, marks: Iterable[str], stage: str, at: str) -> None:
         self._write({"safe": list(marks), "stage": stage, "at": at})
