@@ -115,6 +115,8 @@ class Relay:
                 for subject, frame in frames.feed(piece):
                     self._pass(writer, way, subject, frame)
                 await writer.drain()
+                if writer.is_closing():
+                    return
 
     def _pass(self, writer: asyncio.StreamWriter, way: str, subject: str, frame: bytes) -> None:
         what = self._mischief(way, subject)
@@ -123,11 +125,11 @@ class Relay:
         if what == "reorder":
             asyncio.get_running_loop().call_later(self._chance.uniform(0, LATE_S_MAX), _write, writer, frame)
             return
-        writer.write(frame)
+        _write(writer, frame)
         if what == "duplicate":
             asyncio.get_running_loop().call_later(self._chance.uniform(0, LATE_S_MAX), _write, writer, frame)
         elif what == "repeat":
-            writer.write(frame)
+            _write(writer, frame)
 
     def _mischief(self, way: str, subject: str) -> str | None:
         if not self.mischief or not subject.startswith(f"{self._namespace}."):
