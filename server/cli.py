@@ -22,11 +22,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from sync.errors import SkerryError
+from sync.ids import parse_document_id
 
 from . import account_commands, backup_commands, daemons, demo, replay, status, token_commands
 from .bench import flags as bench_flags
 from .config import Config, load_config
 from .http_client import EDGE_URL, TOKEN_VARIABLE, get_json_now
+from .leader_read import read_at_leader
 from .log import named, set_up_logging
 from .torture import command as torture
 
@@ -139,13 +141,14 @@ def build_parser() -> argparse.ArgumentParser:
         ("cat", _doc_cat, "show what a document holds"),
         ("digest", _doc_digest, "show a document's version and digest"),
     ):
-        made = doc_commands.add_parser(name, help=text, description=text, parents=[common, edge, token, as_json])
+        made = doc_commands.add_parser(name, help=text, description=text, parents=[common, edge, token, nats, as_json])
         made.set_defaults(run=run)
         if name == "ls":
             made.add_argument("--hash", action="store_true", help="how the logs name each document")
         else:
             made.add_argument("document", metavar="DOC")
-            made.add_argument("--at-least", metavar="TOKEN", help="wait until the edge has come as far as this write")
+            made.add_argument("--leader", action="store_true", help="as the leader has it, asked over NATS")
+            made.add_argument("--at-least", metavar="TOKEN", help="wait until it has come as far as this write")
             made.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="how long (default: 10)")
     for point in entry_points(group="skerry.commands"):  # the client's: neither room imports the other
         point.load()({"doc": doc_commands}[point.name], [common, token, as_json])
@@ -243,10 +246,20 @@ def _doc_ls(options: argparse.Namespace) -> int:
 
 
 def _read(options: argparse.Namespace) -> dict[str, Any]:
+    if options.leader:
+        return asyncio.run(_read_at_leader(_load(options), options))
     path = f"/docs/{quote(options.document, safe='')}"
     if options.at_least:
         path += f"?at_least={quote(options.at_least)}&timeout={options.timeout:g}"
     return get_json_now(options.edge, path)
+
+
+async def _read_at_leader(config: Config, options: argparse.Namespace) -> dict[str, Any]:
+    set_up_logging("error", "line")
+    doc = parse_document_id(options.document)
+    async with daemons.operator_bus(config) as bus:
+        wanted = (config.namespace, options.at_least, options.timeout)
+        return await read_at_leader(bus, doc, *wanted, contents=options.run is _doc_cat)
 
 
 def _doc_cat(options: argparse.Namespace) -> int:
