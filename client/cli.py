@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -286,7 +288,12 @@ async def _edited(draft: _Draft) -> Path:
     finally:
         signal.signal(signal.SIGINT, before)
     if failed:
-        raise NoText(f"editor {editor!r}: {failed}; nothing was changed, the text is in {path}")
+        kept = f"what is typed is in {path}"
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == draft.text.encode("utf-8"):
+                shutil.rmtree(path.parent)
+                kept = "nothing was typed"
+        raise NoText(f"editor {editor!r}: {failed}; nothing was changed, {kept}")
     return path
 
 

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,10 +42,12 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def skerry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Skerry:
+def skerry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Skerry:
     """The command line within this process. `stdin`: what is piped in; without it there is a terminal."""
     for name in ("SKERRY_TOKEN", "SKERRY_NAMESPACE", "SKERRY_EDGE", "VISUAL", "EDITOR"):
         monkeypatch.delenv(name, raising=False)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
     def run(*arguments: object, stdin: bytes | None = None) -> Done:
         with monkeypatch.context() as patch:
@@ -153,11 +156,14 @@ def test_an_editor_that_fails_changes_nothing(
     a = ("--edge", cluster["a"].ws)
     assert "no editor; set EDITOR" in skerry("edit", doc, *a).err
     monkeypatch.setenv("EDITOR", "/no/such/editor")
-    assert "No such file or directory" in skerry("edit", doc, *a).err
+    assert "No such file or directory" in (done := skerry("edit", doc, *a)).err
+    assert "nothing was typed" in done.err
+    assert list((tmp_path / "temporary").iterdir()) == []
     monkeypatch.setenv("EDITOR", editor(tmp_path, "path.write_text('x'); sys.exit(3)"))
     done = skerry("edit", doc, *a)
     assert done.status == 1
-    assert "ended with status 3; nothing was changed" in done.err
+    assert "ended with status 3; nothing was changed, what is typed is in " in done.err
+    assert Path(done.err.strip().rpartition(" ")[2]).read_text() == "x"
     assert "is empty" in skerry("edit", doc, *a, stdin=b"").err
     assert "not UTF-8" in skerry("edit", doc, *a, stdin=b"\xff").err
     assert skerry("get", doc, *a).json == {}
