@@ -1,6 +1,7 @@
 """A client that writes as fast as its socket takes it, and reads nothing: `python -m server.torture.flood URL SECONDS`.
 
-Room: rudeness. Nobody promised it anything.
+Room: rudeness. Nobody promised it anything. It types at the end of its own text: at the beginning, every letter would
+conflict with those of all floods before, and campaigns of hours would measure nothing else (seconds per load).
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ async def _flood(url: str, seconds: float) -> None:
         with contextlib.suppress(OSError, WebSocketException, TimeoutError):
             async with connect(url, compression=None, max_queue=1, close_timeout=0.2) as socket:
                 while time.monotonic() < ends and count < EDITS_MAX:
-                    deleted = 1 if length > LENGTH_KEPT else 0
-                    update = document.edit_text("text", 0, deleted, "x")
-                    length += 1 - deleted
+                    if length < LENGTH_KEPT:
+                        update = document.edit_text("text", length, 0, "x")
+                        length += 1
+                    else:
+                        update = document.edit_text("text", 0, length, "x")
+                        length = 1
                     count += 1
                     await socket.send(encode(Update(update)))
         await asyncio.sleep(0.1)
