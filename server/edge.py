@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from sync import extension, wire
@@ -43,11 +44,13 @@ from sync.step import (
     ReadOutbox,
     Report,
     Send,
+    SetAside,
     Unfollow,
 )
 from sync.text import parse_dot, parse_version
 from sync.token import decode_token
 
+from . import aside
 from .bus import Bus
 from .config import Config
 from .log import named, report, scrubbed
@@ -56,13 +59,14 @@ from .salvage import NO_WITNESS, open_store
 from .tasks import Tasks
 from .watchdog import Watchdog
 
-__all__ = ["STORE", "Connection", "EdgeDaemon", "Reading"]
+__all__ = ["ASIDE", "STORE", "Connection", "EdgeDaemon", "Reading"]
 
 log = logging.getLogger("skerry.edge")
 
 TICK_S = 0.1
 LOG_WARNING_MS = 10_000  # between two warnings that the log refuses changes
 STORE = "edge.db"  # in the directory of its data
+ASIDE = "aside"  # there too: what was set aside
 WITNESS = "witness"
 ORIGINS_LISTED_MAX = 1000
 _T = TypeVar("_T")
@@ -320,6 +324,11 @@ class EdgeDaemon:
                 self.bus.unfollow(doc)
             case Report():
                 report(log, effect)
+            case SetAside(doc, update, reason):
+                work = partial(aside.keep, self.config.data / ASIDE, doc, "replaced", update, reason)
+                self._in(
+                    self._reader, work, lambda kept: log.warning("set_aside name=%s bytes=%d", kept.name, kept.bytes)
+                )
 
     def _publish(self, effect: Publish) -> None:
         change = effect.change

@@ -21,6 +21,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from sync import extension, wire
+from sync.closing import CLOSE_BAD_FRAME, CLOSE_LIMIT
 from sync.errors import InvalidDocumentId, InvalidInput, LimitReached, SkerryError
 from sync.ids import ConnId, DocId, parse_document_id
 from sync.limits import (
@@ -32,7 +33,6 @@ from sync.limits import (
     FRAME_BYTES_MAX,
     UNADMITTED_FRAME_BYTES_MAX,
 )
-from sync.serving import CLOSE_BAD_FRAME, CLOSE_LIMIT
 from sync.wire import SUBPROTOCOL
 
 from . import http

@@ -21,7 +21,15 @@ from sync.step import Report
 
 __all__ = ["LEVELS", "named", "report", "scrubbed", "set_up_logging", "without_subjects"]
 
-_SERIOUS = {"commit_failed", "document_unreadable", "document_diverged", "change_rejected", "update_refused"}
+_SERIOUS = {
+    "commit_failed",
+    "document_unreadable",
+    "document_diverged",
+    "document_gives_way",
+    "client_id_clash",
+    "change_rejected",
+    "update_refused",
+}
 LEVELS = ("debug", "info", "warning", "error")
 
 

@@ -25,11 +25,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from sync import wire
+from sync.closing import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE
 from sync.document import Document
 from sync.errors import LimitReached, SkerryError
 from sync.ids import DocId
 from sync.replica import Replica, Verdict
-from sync.serving import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE
 from sync.validate import Shape, check_state_vector, check_update
 
 from .admission import CLOSE_FORBIDDEN, CLOSE_NO_TOKEN

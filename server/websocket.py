@@ -26,8 +26,8 @@ try:
 except ImportError:  # pragma: no cover: a platform without a compiler
     from websockets.utils import apply_mask
 
+from sync.closing import CLOSE_LIMIT
 from sync.limits import FLOOD_RETRY_S, FRAME_BYTES_MAX, READER_BYTES_MAX
-from sync.serving import CLOSE_LIMIT
 
 from .allowance import Allowance, Rates
 

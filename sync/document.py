@@ -34,6 +34,7 @@ __all__ = [
     "byte_offset",
     "decode_snapshot_bytes",
     "digest_of",
+    "encode_clocks",
     "kind_of",
     "merge",
     "splice",
@@ -132,6 +133,10 @@ class Document:
             if type(error).__name__ == "PanicException":
                 return self.state()
             raise _broken(error, "diff") from error
+
+    def since(self, clocks: Mapping[int, int]) -> bytes:
+        """`diff` for a holder of these clocks."""
+        return self.diff(encode_clocks(clocks))
 
     def state(self) -> bytes:
         """The whole document as one update."""
@@ -284,6 +289,13 @@ def _broken(error: BaseException, what: str) -> BaseException:
             f"document: {what} failed in pycrdt ({type(error).__name__}); rebuild it from what is stored"
         )
     return error
+
+
+def encode_clocks(clocks: Mapping[int, int]) -> bytes:
+    """A state vector."""
+    known = [(client, clock) for client, clock in sorted(clocks.items()) if clock]
+    numbers = [write_var_uint(number) for pair in known for number in pair]
+    return b"".join((write_var_uint(len(known)), *numbers))
 
 
 def merge(updates: Sequence[bytes]) -> bytes:

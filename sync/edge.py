@@ -22,8 +22,9 @@ from .catchup import Catchup
 from .change import Beacon, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .company import Out
 from .document import EMPTY_UPDATE
-from .errors import DocumentBroken, InvalidUpdate, LimitReached
+from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .extension import Stage
+from .giving_way import REFUSED, clashed, compare, cut_wrongly, give_way, question_of, replaced
 from .hosted import Hosted
 from .ids import ConnId, DocId, Dot, DotSet, Origin, Version
 from .ports import OutboxRow, StoredDocument
@@ -200,6 +201,7 @@ class Edge:
         for host in self._serving.hosted.values():
             host.acked.clear()
             host.heals = 0
+            host.suspect = bool(len(host.unmerged))
             host.failures = 0
             self._catchup.want(host.doc, now_ms)
             self._serving.announce_presence(host, out)
@@ -253,6 +255,7 @@ class Edge:
         return Step()
 
     def _learn_outbox(self, host: Hosted, outbox: Sequence[tuple[Dot, Version | None]]) -> None:
+        host.suspect = host.suspect or bool(outbox)
         for dot, shipped in outbox:
             host.unmerged.add(dot)
             if shipped is not None and shipped.epoch == self.epoch:
@@ -297,6 +300,8 @@ class Edge:
         if host is not None and host.replica is not None:
             try:
                 self._take_merged(host, host.replica, message, now_ms, out)
+            except ClientIdClash as error:
+                clashed(host, self._catchup, error, now_ms, out)
             except (InvalidUpdate, LimitReached) as error:
                 out.append(Report("merged_refused", message.doc, str(error)))
                 self._catchup.want(message.doc, now_ms)
@@ -346,6 +351,7 @@ class Edge:
             out.append(Report("change_rejected", host.doc, f"the leader refused {len(refused)} changes of this edge"))
             self._serving.tell_rejected(host, host.tracking.refused(refused), reason or "the leader refused it", out)
             self._drop(host, refused, now_ms, out)
+            give_way(host, self._catchup, REFUSED, now_ms, out)
 
     def beacon(self, beacon: Beacon, now_ms: int) -> EdgeStep:
         """Where documents are, by the leader: shows a lost last broadcast and what no clock shows."""
@@ -383,7 +389,7 @@ class Edge:
                 self._catchup.postpone(doc)
                 continue
             try:
-                state_vector = host.replica.state_vector()
+                state_vector = question_of(host, host.replica)
             except DocumentBroken as error:
                 self._catchup.postpone(doc)
                 self._serving.rebuild(host, str(error), out)
@@ -418,10 +424,19 @@ class Edge:
         replica, asker = (host.replica, host.asker) if host is not None else (None, None)
         if host is not None and replica is not None and replica is asker and answer.version.epoch == self.epoch:
             try:
-                self._take_answer(host, replica, answer, now_ms, out)
+                if host.replace:
+                    if replaced(self._serving, self._catchup, host, answer, now_ms, out):
+                        self._confirm(host, answer.dots, answer.version, now_ms, out)
+                else:
+                    self._take_answer(host, replica, answer, now_ms, out)
+            except ClientIdClash as error:
+                clashed(host, self._catchup, error, now_ms, out)
             except (InvalidUpdate, LimitReached) as error:
-                out.append(Report("answer_refused", answer.doc, str(error)))
-                self._catchup.want(answer.doc, now_ms + limits.RETRY_MS_MAX)
+                if host.probe:
+                    host.probe = {}  # Yrs cannot cut where it was asked to: asked again without
+                else:
+                    out.append(Report("answer_refused", answer.doc, str(error)))
+                self._catchup.want(answer.doc, now_ms + (limits.RETRY_MS_MAX if host.probe is None else 0))
             except DocumentBroken as error:
                 self._serving.rebuild(host, str(error), out)
         elif host is not None:
@@ -431,11 +446,17 @@ class Edge:
 
     def _take_answer(self, host: Hosted, replica: Replica, answer: SyncAnswer, now_ms: int, out: Out) -> None:
         theirs = check_state_vector(answer.state_vector)
+        if cut_wrongly(host, check_update(answer.update), theirs):
+            raise InvalidUpdate("cut within a character; asked again otherwise")
         host.failures = 0
         host.checked_ms = now_ms
         self._refused(host, answer.rejected, answer.reason, now_ms, out)
         self._take_state(host, replica, answer.update, answer.version, answer.dots, now_ms, out)
         self._serving.become_ready(host, out)
+        if host.suspect:
+            host.suspect, host.probe = False, theirs
+            self._catchup.want(host.doc, now_ms)
+            return
         if not self._serving.settled(host):
             host.compare = bool(len(host.unmerged))
             if not host.compare:
@@ -448,13 +469,7 @@ class Edge:
             if self._catchup.sweeps(host.doc):
                 self._catchup.want(host.doc, now_ms + limits.HEAL_PAUSE_MS)
             return
-        ahead = any(clock > theirs.get(client, 0) for client, clock in replica.clocks.items())
-        # While the leader waits for a gap it has no digest to compare: deletions wait, operations need not (law 5).
-        if ahead or (answer.digest and replica.digest() != answer.digest):
-            self._heal(host, replica, answer.state_vector, now_ms, out)
-        else:
-            host.heals = 0
-        self._catchup.compared(host.doc)
+        compare(self._serving, self._catchup, host, replica, answer, theirs, now_ms, out)
 
     def _take_state(
         self, host: Hosted, replica: Replica, update: bytes, version: Version, dots: DotSet, now_ms: int, out: Out
@@ -534,22 +549,6 @@ class Edge:
         return Step(tuple(out))
 
     # --- heal and repair ---------------------------------------------------------------------------------------------
-    def _heal(self, host: Hosted, replica: Replica, state_vector: bytes, now_ms: int, out: Out) -> None:
-        """Invariant 3."""
-        if host.heals > limits.HEAL_ATTEMPTS_MAX:
-            return
-        if now_ms < host.heal_after_ms:
-            self._catchup.want(host.doc, host.heal_after_ms)
-            return
-        host.heals += 1
-        host.heal_after_ms = now_ms + limits.HEAL_PAUSE_MS
-        if host.heals > limits.HEAL_ATTEMPTS_MAX:
-            out.append(Report("document_diverged", host.doc, "healing did not make it equal to the leader's"))
-            return
-        self._serving.writing.ship_again(host, replica.diff(state_vector))
-        host.compare = True
-        out.append(Report("document_healed", host.doc, "the log lacked what this edge holds; shipped again"))
-
     def repair_asked(self, ask: RepairAsk, now_ms: int) -> EdgeStep:
         """The leader lacks operations. Whoever has them ships them again."""
         out: Out = []

@@ -6,6 +6,7 @@
     │   ├── InvalidToken
     │   ├── InvalidFrame        a websocket frame that is no message
     │   ├── InvalidUpdate       update, state vector or awareness bytes that pycrdt must never see
+    │   │   └── ClientIdClash   two writers use one client id
     │   └── InvalidMessage      a NATS message whose headers are not ours
     ├── LimitReached            a named limit (`sync.limits`), with its value
     ├── NotYet                  a read asked for more than this node has
@@ -29,6 +30,7 @@ __all__ = [
     "BusError",
     "BusRefused",
     "BusUnreachable",
+    "ClientIdClash",
     "ConfigError",
     "DocumentBroken",
     "InvalidDocumentId",
@@ -70,6 +72,17 @@ class InvalidFrame(InvalidInput):
 
 class InvalidUpdate(InvalidInput):
     """Update, state vector or awareness bytes that are refused before pycrdt sees them."""
+
+
+class ClientIdClash(InvalidUpdate):
+    """Well-formed, and other content than what this client id has written under the same clocks before."""
+
+    def __init__(self, client: int, clock: int) -> None:
+        super().__init__(
+            f"client {client} has written something else at clock {clock} before: a second writer uses its id (a copied"
+            " profile, a restored backup?); reload to take a new one"
+        )
+        self.client = client
 
 
 class InvalidMessage(InvalidInput):

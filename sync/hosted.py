@@ -95,6 +95,14 @@ class Hosted:
     """Newest version that a broadcast named: an older answer says nothing about what the leader lacks."""
     asker: Replica | None = None
     """Whose state vector the open question names: the answer says nothing to a replica that was read anew."""
+    replace: str = ""
+    """Why what is here gives way to what the leader has, once it has said what that is; empty where it does not."""
+    probe: dict[int, int] | None = None
+    """How far the leader is, which differs: the next question asks for the last of what both have, to compare it."""
+    suspect: bool = False
+    """Changes were made here while nobody saw them: compare the last of what both have, once (`sync.clash`)."""
+    clashed: set[int] = field(default_factory=set)
+    """Client ids that two writers used: whoever comes is asked for the last of what they wrote."""
     failures: int = 0
     idle_since_ms: int = 0
 
@@ -107,8 +115,8 @@ class Hosted:
 
 def replica_of(doc: DocId, stored: StoredDocument | None) -> Replica:
     if stored is None:
-        return Replica(doc)
+        return Replica(doc, guarded=True)
     dots = stored.dots.copy()
     for dot, _ in stored.outbox:
         dots.add(dot)
-    return Replica(doc, stored.state, stored.updates, stored.version, dots)
+    return Replica(doc, stored.state, stored.updates, stored.version, dots, guarded=True)

@@ -66,6 +66,8 @@ def subject_token(doc: DocId) -> str:
 
 def from_subject_token(token: str) -> DocId:
     """Inverse of `subject_token`. Raises InvalidDocumentId."""
+    if len(token) > 3 * DOCUMENT_ID_BYTES_MAX:  # every byte percent-encoded: longer ones are not even decoded
+        raise InvalidDocumentId(f"subject token of {len(token)} characters: no document id is so long")
     try:
         return parse_document_id(unquote(token, errors="strict"))
     except UnicodeDecodeError:

@@ -310,6 +310,11 @@ class Leader:
                 lane.fresh_rejected.add(entry.change.dot)
             return
         assert isinstance(entry, Logged)
+        if taken.clash:
+            out.append(Report("client_id_clash", lane.doc, taken.clash))
+            lane.reject(entry, taken.clash)
+            self._reject(entry, taken.clash, out)  # a copy: nobody but who wrote it has the part that was not taken
+            lane.fresh_rejected.add(entry.change.dot)  # its edge has that part, under clocks that are others' here
         self._note(lane, entry, taken)
 
     def _note(self, lane: Lane, entry: Logged, taken: Taken) -> None:

@@ -50,6 +50,9 @@ DOT_RANGES_MAX: Final = 4_096  # per document; the smallest are forgotten first:
 CONTENTS_DEPTH_MAX: Final = 256  # shared types within shared types, read as JSON; 30,000 overflow Rust's stack
 MERGE_FAN_IN: Final = 16  # merge_updates panics over 21 and more that overlap in part (an inconsistent sort in Yrs)
 
+PROBED_CLIENTS: Final = 1_000  # asked for again in one question, where an edge and its leader differ: 50 kB at most
+COMPARED_CLOCKS: Final = 32  # per client, where an update brings what is here: two writers differ at the end
+
 # --- an edge ---------------------------------------------------------------------------------------------------------
 CHANNELS_MAX: Final = 1_000  # documents open on one connection of the extension
 READER_BYTES_MAX: Final = 32 * 1024 * 1024  # not read by one client: two frames of the largest size; then it is closed

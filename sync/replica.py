@@ -18,8 +18,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from .change import LogEntry, Logged, Snapshot
-from .document import Document, Ranges, merge
-from .errors import DocumentBroken, InvalidUpdate, LimitReached
+from .clash import asked_for, overlaps, probing, refuse_clash
+from .document import Document, Ranges, encode_clocks, merge
+from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX
 from .token import Token
@@ -57,6 +58,8 @@ class Taken(NamedTuple):
 
     verdict: Verdict
     updates: tuple[bytes, ...] = ()
+    clash: str = ""
+    """Why only a part of it was taken: the log has other content under its first clocks."""
     released: tuple[Early, ...] = ()
     """Early ones that this one let in; their bytes are within `updates` where they were NEW."""
 
@@ -71,6 +74,7 @@ class Replica:
     __slots__ = (
         "_deleted",
         "_document",
+        "_guarded",
         "_held",
         "_passed",
         "_unapplied",
@@ -90,9 +94,14 @@ class Replica:
         updates: Sequence[bytes] = (),
         version: Version | None = None,
         dots: DotSet | None = None,
+        guarded: bool = False,
     ) -> None:
-        """From what is stored: trusted bytes in commit order. Raises DocumentBroken where pycrdt refuses them."""
+        """From what is stored: trusted bytes in commit order. Raises DocumentBroken where pycrdt refuses them.
+
+        `guarded`: what comes again is compared with what is here (`sync.clash`); `take` raises ClientIdClash.
+        """
         self.doc = doc
+        self._guarded = guarded
         self.version = version
         self.read = version.seq if version else 0
         """Newest log sequence handled by `take_logged`: merged, set aside or refused."""
@@ -148,6 +157,8 @@ class Replica:
         self, update: bytes, shape: Shape, now_ms: int, conn: ConnId | None = None, seq: int | None = None
     ) -> Taken:
         judgement = self.judge(shape)
+        if self._guarded and judgement.verdict is not Verdict.EARLY:
+            self._compare(update, shape)
         if judgement.verdict is Verdict.SEEN:
             return _TAKEN_SEEN
         if judgement.verdict is Verdict.EARLY:
@@ -158,7 +169,34 @@ class Replica:
             return Taken(Verdict.NEW, (update,))
         updates = [update]
         released = self._release(updates)
-        return Taken(Verdict.NEW, tuple(updates), released)
+        return Taken(Verdict.NEW, tuple(updates), released=released)
+
+    def _compare(self, update: bytes, shape: Shape) -> None:
+        """Raises ClientIdClash."""
+        window = overlaps(shape, self.clocks)
+        if not window:
+            return
+        updates = self._unapplied
+        try:
+            own = self.materialise().since(asked_for(window, self.clocks))
+        except DocumentBroken:
+            self._unapplied = updates  # told where it is dealt with: by whoever materialises next
+            return
+        refuse_clash(update, own, window, self.clocks)
+
+    def _take_rest(self, update: bytes, shape: Shape, clash: str) -> Taken:
+        """Two writers of one client id: under each clock the first content in the log counts, as it does for Yrs.
+
+        What comes behind stays, since others may have built on it; Invariant 4 ends here, or every reader of what is
+        passed on would meet the clash again. Raises DocumentBroken.
+        """
+        if self.judge(shape).verdict is Verdict.SEEN:
+            return Taken(Verdict.SEEN, clash=clash)
+        before = self.state_vector()
+        self._accept(update, shape)
+        updates = [self.diff(before)]
+        released = self._release(updates)
+        return Taken(Verdict.NEW, tuple(updates), clash, released)
 
     def _accept(self, update: bytes, shape: Shape) -> None:
         clocks = self.clocks
@@ -213,7 +251,10 @@ class Replica:
         self, version: Version, dots: Sequence[Dot], covers: DotSet, update: bytes, shape: Shape, now_ms: int
     ) -> Taken:
         """Take the change at this place of the log; places ascend. Raises LimitReached: then `pass_over` it."""
-        taken = self._take(update, shape, now_ms, None, version.seq)
+        try:
+            taken = self._take(update, shape, now_ms, None, version.seq)
+        except ClientIdClash as error:
+            taken = self._take_rest(update, shape, str(error))
         if taken.verdict is Verdict.EARLY:
             self._held[version.seq] = (dots, covers)
         else:
@@ -290,6 +331,10 @@ class Replica:
     def state_vector(self) -> bytes:
         return self.materialise().state_vector()
 
+    def probe(self, shared: dict[int, int]) -> bytes:
+        """A state vector that asks for the last of what is shared as well (`sync.clash`)."""
+        return encode_clocks(probing(self.clocks, shared))
+
     def diff(self, state_vector: bytes) -> bytes:
         return self.materialise().diff(state_vector)
 
@@ -363,9 +408,9 @@ def fold_log(
     into `refused` with the reason. Raises DocumentBroken.
     """
     if snapshot is not None and snapshot.version.epoch == epoch:
-        replica = Replica(doc, snapshot.state, (), snapshot.version, snapshot.dots.copy())
+        replica = Replica(doc, snapshot.state, (), snapshot.version, snapshot.dots.copy(), guarded=True)
     else:
-        replica = Replica(doc, version=Version(epoch, 0))
+        replica = Replica(doc, version=Version(epoch, 0), guarded=True)
     for entry in entries:
         if entry.version.seq <= replica.read:
             continue

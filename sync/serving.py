@@ -20,9 +20,10 @@ from collections.abc import Iterable, Sequence
 
 from . import extension, limits, wire
 from .change import Change, Context
+from .closing import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_CLIENT_ID, CLOSE_GAP, CLOSE_LIMIT
 from .company import Company, Out
 from .document import merge
-from .errors import DocumentBroken, InvalidFrame, InvalidInput, InvalidUpdate, LimitReached
+from .errors import ClientIdClash, DocumentBroken, InvalidFrame, InvalidInput, InvalidUpdate, LimitReached
 from .hosted import Flushed, Hosted, Pending, replica_of
 from .ids import ConnId, DocId, Dot, Origin, Version
 from .ports import StoredDocument
@@ -45,20 +46,7 @@ from .tracking import PerConn, Rejections, Waiter
 from .validate import Shape, check_awareness, check_state_vector, check_update
 from .writing import Writing
 
-__all__ = [
-    "CLOSE_BAD_FRAME",
-    "CLOSE_BAD_UPDATE",
-    "CLOSE_CANNOT_STORE",
-    "CLOSE_GAP",
-    "CLOSE_LIMIT",
-    "Serving",
-]
-
-CLOSE_BAD_FRAME = 4400
-CLOSE_GAP = 4409
-CLOSE_BAD_UPDATE = 4422
-CLOSE_LIMIT = 4429
-CLOSE_CANNOT_STORE = 4507
+__all__ = ["Serving"]
 
 _READ_ONLY = wire.encode(wire.PermissionDenied("read-only: this token may not change this document"))
 
@@ -114,6 +102,10 @@ class Serving(Company):
                 self._message(host, conn, frame, now_ms, out)
             else:  # a keystroke
                 self._update(host, conn, update, now_ms, out)
+        except ClientIdClash as error:
+            out.append(Report("client_id_clash", doc, str(error)))
+            host.clashed.add(error.client)
+            self._drop_conn(conn, CLOSE_CLIENT_ID, str(error), now_ms, out)
         except InvalidUpdate as error:
             self._drop_conn(conn, CLOSE_BAD_UPDATE, f"these bytes are no update: {error}", now_ms, out)
         except InvalidInput as error:
@@ -290,7 +282,10 @@ class Serving(Company):
     def _greet(self, host: Hosted, conns: Iterable[ConnId], out: Out) -> None:
         """Ask these clients for what this edge lacks."""
         assert host.replica is not None
-        out.append(Send(tuple(conns), wire.encode(wire.SyncStep1(host.replica.state_vector()))))
+        clocks = host.replica.clocks
+        shared = {client: clocks[client] for client in sorted(host.clashed) if client in clocks}
+        vector = host.replica.probe(shared) if shared else host.replica.state_vector()
+        out.append(Send(tuple(conns), wire.encode(wire.SyncStep1(vector))))
 
     def _answer(self, host: Hosted, conn: ConnId, state_vector: bytes, out: Out) -> None:
         assert host.replica is not None
@@ -330,9 +325,14 @@ class Serving(Company):
         out.append(Close(conn, code, reason[:120]))
         self.closed(conn, now_ms, out)
 
-    def _drop_clients(self, host: Hosted, reason: str, now_ms: int, out: Out) -> None:
+    def drop_clients(self, host: Hosted, code: int, reason: str, now_ms: int, out: Out) -> None:
+        """With what of them no flush has taken yet: they bring it back."""
+        host.pending, host.pending_bytes, host.relayed = [], 0, False
+        host.writers.clear()
+        host.echo.clear()
+        self._dirty.pop(host.doc, None)
         for conn in tuple(host.conns):
-            self._drop_conn(conn, CLOSE_CANNOT_STORE, reason, now_ms, out)
+            self._drop_conn(conn, code, reason, now_ms, out)
 
     # --- documents come and go ---------------------------------------------------------------------------------------
     def host(self, doc: DocId, now_ms: int, out: Out) -> Hosted:
@@ -366,7 +366,8 @@ class Serving(Company):
         except DocumentBroken as error:
             host.replica = None
             out.append(Report("document_unreadable", doc, str(error)))
-            self._drop_clients(host, "the stored document cannot be read; see the edge's log", now_ms, out)
+            reason = "the stored document cannot be read; see the edge's log"
+            self.drop_clients(host, CLOSE_CANNOT_STORE, reason, now_ms, out)
             return None
         if stored is not None:
             host.rows = len(stored.updates)
@@ -559,15 +560,10 @@ class Serving(Company):
             for change in part.changes:
                 host.unmerged.discard(change.dot)
             self.writing.drop(host)
-            host.pending = []
-            host.pending_bytes = 0
-            host.writers.clear()
             host.replica = None
             host.ready = False
-            host.echo.clear()
-            host.relayed, host.held = False, None
-            self._dirty.pop(part.doc, None)
-            self._drop_clients(host, f"this edge cannot store: {reason}", now_ms, out)
+            host.held = None
+            self.drop_clients(host, CLOSE_CANNOT_STORE, f"this edge cannot store: {reason}", now_ms, out)
         return [part.doc for part in parts]
 
     # --- time --------------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ __all__ = [
     "Report",
     "Send",
     "SendBeacon",
+    "SetAside",
     "SetVersion",
     "Step",
     "StoreSnapshot",
@@ -191,6 +192,15 @@ class Report:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Keep these bytes for somebody to look at: they are no part of the document any more."""
+
+    doc: DocId
+    update: bytes
+    reason: str
+
+
 # --- effects of a leader ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class LoadLogged:
@@ -271,6 +281,7 @@ EdgeEffect = (
     | Unfollow
     | PresenceOut
     | Report
+    | SetAside
 )
 
 LeaderEffect = (

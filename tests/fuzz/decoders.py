@@ -340,7 +340,13 @@ DECODERS: tuple[Decoder, ...] = (
     ),
     Decoder("subject", _small_texts("notes/plan%2Etxt", "%E6%97%A5"), _text_of(from_subject_token), (InvalidInput,)),
     Decoder("part", _small_texts("0123456789abcdef 0 3"), _text_of(PART.fullmatch), ()),
-    Decoder("delivery", _small_texts("$JS.ACK.S.c.1.2.3.4.5", "$JS.ACK._.a.S.c.1.2.3.4.5.x"), _text_of(_place), ()),
+    Decoder(
+        "delivery",
+        _small_texts("$JS.ACK.S.c.1.2.3.4.5", "$JS.ACK._.a.S.c.1.2.3.4.5.x"),
+        _text_of(_place),
+        (),
+        large=False,
+    ),  # a subject of NATS: 4 KiB
     Decoder("header-lines", _messages(""), parse_header_lines, ()),
     Decoder(
         "http",

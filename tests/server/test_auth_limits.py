@@ -25,9 +25,9 @@ from server.edge import EdgeDaemon
 from server.gateway import Gateway
 from server.watchdog import Watchdog
 from sync import extension, wire
+from sync.closing import CLOSE_LIMIT
 from sync.document import Document
 from sync.ids import parse_document_id
-from sync.serving import CLOSE_LIMIT
 
 DEADLINE_S = 20.0
 

@@ -22,9 +22,9 @@ from server.config import load_config
 from server.edge import EdgeDaemon
 from server.gateway import CLOSE_BAD_PATH, OPERATOR, Gateway
 from sync import extension, wire
+from sync.closing import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE
 from sync.document import Document
 from sync.ids import Dot, Origin, parse_document_id
-from sync.serving import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE
 from sync.token import Token, encode_token
 
 PLAN = parse_document_id("notes/plan")

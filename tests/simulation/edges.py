@@ -31,6 +31,7 @@ from sync.step import (
     ReadOutbox,
     Report,
     Send,
+    SetAside,
     Step,
     Unfollow,
 )
@@ -234,6 +235,8 @@ class EdgeNode:
                 self._load_logged(doc, before)
             case PresenceOut(doc, payload):
                 self.world.bus.presence(self, doc, payload)
+            case SetAside(doc, _, reason):
+                self.world.alarm(f"{self.name} set {doc} aside: {reason}")
             case Report(event, about, detail):
                 self.world.note(self.name, f"reports {event} {about}: {detail}")
                 self.world.reports[event] += 1

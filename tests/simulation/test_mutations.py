@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import pytest
 
 from sync.change import RepairAsk
-from sync.edge import Edge
 from sync.ids import DotSet
 from sync.replica import Judgement, Replica, Verdict
 from sync.step import Commit
@@ -130,7 +129,7 @@ class Deaf(EdgeNode):
 
 
 def test_without_repair_a_log_that_lost_its_tail_does_not_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Edge, "_heal", lambda *arguments: None)
+    monkeypatch.setattr("sync.giving_way._heal", lambda *arguments: None)
 
     assert caught("does not settle", Deaf, faults=("log_tail_lost", "log_lost"))
 

@@ -34,6 +34,7 @@ from sync.step import (
     Report,
     Send,
     SendBeacon,
+    SetAside,
     StoreSnapshot,
     Unfollow,
 )
@@ -87,6 +88,7 @@ class Island:
         self.reports: list[Report] = []
         self.logged: list[DocId] = []
         self.presence: list[bytes] = []
+        self.aside: list[SetAside] = []
 
     def do(self, step: EdgeStep) -> None:
         for effect in step.now:
@@ -113,6 +115,8 @@ class Island:
                     self.logged.append(doc)
                 case PresenceOut(_, payload):
                     self.presence.append(payload)
+                case SetAside():
+                    self.aside.append(effect)
                 case Follow() | Unfollow():
                     pass
         if step.commit is not None:

@@ -6,12 +6,12 @@ import pytest
 
 from sync import limits, wire
 from sync.change import Beacon, Change, Logged, Merged, RepairAsk
+from sync.closing import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_GAP
 from sync.document import Document
 from sync.errors import DocumentBroken
 from sync.ids import ConnId, DocId, Dot, DotSet, Origin, Version, parse_document_id
 from sync.presence import encode_awareness
 from sync.replica import Replica
-from sync.serving import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_GAP
 from sync.validate import AwarenessEntry
 from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Island, Log, Sea, frame
 
