@@ -23,6 +23,25 @@ __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> int:
+    return _show(options) if options.show else _run(options)
+
+
+def _show(options: argparse.Namespace) -> int:
+    """What an earlier run has left, judged and drawn again."""
+    if options.out is None or not (options.out / report.FILE).is_file():
+        raise ConfigError("--show: name with --out the folder of an earlier run")
+    console = Console(stderr=True)
+    path = options.out / report.FILE
+    rows = report.read_rows(path)
+    skipped, described, settings = report.read_facts(path)
+    verdicts = goals.judge(rows)
+    report.print_tables(rows, skipped, Console())
+    report.print_verdicts(verdicts, Console())
+    _write(options.out, options.page, rows, (skipped, verdicts, described, settings), console)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
     numbers = _numbers(options.cases)
     repeat = options.repeat if options.repeat is not None else 1 if options.quick else 5
     if repeat < 1:

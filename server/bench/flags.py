@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write JSON and plots there; cases that are there already and not run are kept",
     )
     parser.add_argument("--page", type=Path, metavar="FILE", help="with --out: put tables and plots into this page")
+    parser.add_argument("--show", action="store_true", help="run nothing: tables and plots of what --out holds")
     parser.add_argument("--json", action="store_true", help="JSON instead of tables")
 
 

@@ -219,10 +219,10 @@ def _growth(found: _Found) -> list[Verdict]:
         Verdict(
             9,
             f"{what} behind {last.at:,.0f} changes, of that behind {first.at:,.0f}",
-            last.values[measure] / first.values[measure],
+            last.values.get(measure, math.nan) / first.values.get(measure, math.nan),
             GROWTH_MAX,
         )
-        for measure, what in (("cpu_us", "CPU per update"), ("p50_ms", "p50"))
+        for measure, what in (("cpu_us", "CPU per update"), ("p50_ms", "p50"), ("memory_mb", "memory of all processes"))
     ]
 
 

@@ -6,6 +6,7 @@ Room: one run of one load against one server that runs already (cases 1 to 3).
 from __future__ import annotations
 
 import gc
+import math
 import time
 from array import array
 from collections.abc import Sequence
@@ -162,7 +163,7 @@ def _measure(
             "delivered_per_s": share * delivered / max(span_s, arrived - began),
             "p50_ms": 1000 * quantile(latencies, 0.5),
             "p99_ms": 1000 * quantile(latencies, 0.99),
-            "cpu_us": 1e6 * spent_s / max(1.0, share * delivered),
+            "cpu_us": 1e6 * spent_s / (share * delivered) if delivered else math.nan,
             "memory_mb": memory_bytes(target.pids) / 1e6,
             "generator_share": 100 * own_s / span_s,
         },

@@ -103,6 +103,10 @@ def _panel(place: Any, panel: Panel) -> None:
         place.fill_between(at, [one[2][0] for one in line], [one[2][1] for one in line], color=colour, alpha=0.15)
     place.set_xscale("log")
     place.set_yscale("log")
+    low, high = place.get_ylim()
+    if high < 10 * low:  # a decade at least: what is flat shall look flat
+        middle = (low * high) ** 0.5
+        place.set_ylim(middle / 3.2, middle * 3.2)
     place.set_title(title, fontsize=9)
     place.set_xlabel(axis)
     place.set_ylabel(f"{MEASURES[measure].title}, {MEASURES[measure].unit}")

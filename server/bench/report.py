@@ -24,6 +24,7 @@ __all__ = [
     "columns",
     "print_tables",
     "print_verdicts",
+    "read_facts",
     "read_rows",
     "shown",
     "shown_verdict",
@@ -97,6 +98,13 @@ def read_rows(path: Path) -> list[Row]:
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: no results of a bench ({error!r}); name another folder") from None
+
+
+def read_facts(path: Path) -> tuple[list[Skipped], dict[str, str], dict[str, object]]:
+    """Of a file that `read_rows` has read: what was skipped, the machine, the settings."""
+    found = json.loads(path.read_text("utf-8"))
+    skipped = [Skipped(one["server"], one["reason"]) for one in found.get("skipped", ())]
+    return skipped, dict(found.get("machine", {})), dict(found.get("settings", {}))
 
 
 def _values(values: Mapping[str, float | None]) -> dict[str, float]:
