@@ -24,7 +24,7 @@ from rich.table import Table
 from sync.errors import SkerryError
 from sync.ids import parse_document_id
 
-from . import account_commands, backup_commands, daemons, demo, replay, status, token_commands
+from . import account_commands, backup_commands, daemons, demo, rejected_commands, replay, status, token_commands
 from .bench import flags as bench_flags
 from .config import Config, load_config
 from .http_client import EDGE_URL, TOKEN_VARIABLE, get_json_now
@@ -154,6 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
         point.load()({"doc": doc_commands}[point.name], [common, token, as_json])
     token_commands.add_commands(commands, [common], as_json)
     backup_commands.add_commands(commands, common, nats, as_json, _load)
+    rejected_commands.add_commands(commands, [common, nats, as_json], _load)
     made = command("revoke", _revoke, "take tokens back: their connections are closed", disk, revoked)
     token_commands.add_revoke(made)
     made = command("replay", replay.run, "play an editing trace through real clients on real edges", token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pycrdt
@@ -11,8 +12,9 @@ from websockets.exceptions import ConnectionClosed
 
 from sync import wire
 from sync.closing import CLOSE_CLIENT_ID
+from sync.document import Document
 from tests.peer import Peer
-from tests.processes import Cluster, Node, wait_for
+from tests.processes import Cluster, Node, run_cli, wait_for
 
 DOC = "notes/plan"
 ID = 4_242
@@ -88,4 +90,14 @@ def test_a_clone_behind_a_cut_link_is_named_by_the_leader_kept_aside_and_all_bec
         assert "client_id_clash" in cluster.leader.errors()
         assert "document_gives_way" in cluster["b"].errors()
         assert "document_replaced" in cluster["b"].errors()
-        assert list((tmp_path / "b-data" / "aside").glob("*.update"))
+        refused = json.loads(run_cli("rejected", "ls", "--nats", cluster.nats.url, "--json").stdout)
+        kept = json.loads(run_cli("rejected", "ls", "--data", str(tmp_path / "b-data"), "--json").stdout)
+        out = str(tmp_path / "update")
+        shown = run_cli("rejected", "show", kept[0]["name"], "--data", str(tmp_path / "b-data"), "--out", out)
+        released = run_cli("rejected", "release", refused[0]["name"], "--nats", cluster.nats.url, "--json")
+
+        assert [(one["doc"], one["edge"]) for one in refused] == [(DOC, "b")]
+        assert "client 4242" in refused[0]["reason"]
+        assert shown.returncode == 0, shown.stderr
+        assert "from the clone" in Document((tmp_path / "update").read_bytes()).text("text")
+        assert "version" in json.loads(released.stdout)
