@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from server.bench import goals, page, report
+from server.bench import goals, page, peers, report
 from server.bench.cases import CASES
 from server.bench.dialect import HOCUSPOCUS, YJS, Kind
 from server.bench.records import MEASURES, Row, Sample
@@ -145,6 +145,13 @@ def test_a_page_keeps_what_people_wrote(tmp_path: Path) -> None:
     assert "| skerry | 500 |" in kept.read_text()
     with pytest.raises(ConfigError, match="no place for results"):
         page.put_into(tmp_path / "other.md", text)
+
+
+def test_a_peer_that_this_machine_lacks_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    assert peers.Hocuspocus().missing() == "node is not on this machine"
+    assert "redis-server is not on this machine" in (peers.HocuspocusRedis().missing() or "")
 
 
 def test_every_case_of_the_plan_is_there() -> None:
