@@ -124,8 +124,10 @@ async def _put_back(bus: Bus, name: str) -> Version:
         raise SkerryError(f"{name}: no change that could be appended: {error}") from None
     answer: asyncio.Future[Version | BusError] = asyncio.get_running_loop().create_future()
     bus.publish(change, answer.set_result)
-    async with asyncio.timeout(PUBLISH_S_MAX):
-        found = await answer
+    try:
+        found = await asyncio.wait_for(answer, PUBLISH_S_MAX)
+    except TimeoutError:
+        raise SkerryError(f"{name}: no answer of the log within {PUBLISH_S_MAX:g} s; try again") from None
     if isinstance(found, Version):
         return found
     raise found
