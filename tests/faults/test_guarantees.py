@@ -168,6 +168,7 @@ def every_process(story: Story) -> None:
 
 
 def edges_and_brokers_disk(story: Story) -> None:
+    wait_for(lambda: story.read("b", "merged") == "merged", BACK_S_MAX, "the other edge has it too")
     edges_disk(story)
     brokers_disk(story)
 
