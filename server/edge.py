@@ -28,7 +28,7 @@ from sync.document import JsonValue
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, InvalidInput, StoreDamaged, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
-from sync.limits import FIRST_OPEN_MS_MAX, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT
+from sync.limits import COMMIT_LAZY_MS, FIRST_OPEN_MS_MAX, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT
 from sync.replica import Replica
 from sync.step import (
     AskSync,
@@ -161,6 +161,8 @@ class EdgeDaemon:
         self.tasks = Tasks(log)
         self._committing = False
         self._flush_soon = False
+        self._flush_later: asyncio.TimerHandle | None = None
+        self._ending = False
         self._pace = Pace()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -207,6 +209,7 @@ class EdgeDaemon:
 
     async def _settle(self, ends: float) -> None:
         """Until everything pending is on the disk."""
+        self._ending = True
         self._flush()
         while (self._committing or self.machine.wants_flush) and time.monotonic() < ends:
             self._idle.clear()
@@ -276,13 +279,17 @@ class EdgeDaemon:
         self._wake_flush()
 
     def _wake_flush(self) -> None:
-        if self.machine.wants_flush and not self._committing and not self._flush_soon:
+        if self._committing or self._flush_soon or not self.machine.wants_flush:
+            return
+        if self.machine.wants_flush_now or self._ending:
             self._flush_soon = True
             wait_s = self._pace.wait_s(self._loop.time())
             if wait_s:
                 self._loop.call_later(wait_s, self._flush)
             else:
                 self._loop.call_soon(self._flush)  # after whatever else this turn of the loop brings
+        elif self._flush_later is None:
+            self._flush_later = self._loop.call_later(COMMIT_LAZY_MS / 1000, self._flush)
 
     def _perform(self, effect: EdgeEffect) -> None:
         match effect:
@@ -388,6 +395,9 @@ class EdgeDaemon:
     # --- the disk ----------------------------------------------------------------------------------------------------
     def _flush(self) -> None:
         self._flush_soon = False
+        if self._flush_later is not None:
+            self._flush_later.cancel()
+            self._flush_later = None
         if self._committing:
             return
         if not self.machine.wants_flush:

@@ -156,6 +156,11 @@ class Edge:
     def wants_flush(self) -> bool:
         return self._serving.wants_flush or bool(self._shipped)
 
+    @property
+    def wants_flush_now(self) -> bool:
+        """Somebody waits for the flush. Else it may come a little later, and hold more (COMMIT_LAZY_MS)."""
+        return self._serving.wants_flush_now
+
     def flush(self, now_ms: int, wall_ms: int) -> EdgeStep:
         """Everything pending becomes one change per document (and context), and one commit. `wall_ms`: Unix time."""
         out: Out = []

@@ -56,6 +56,7 @@ COMPARED_CLOCKS: Final = 32  # per client, where an update brings what is here: 
 # --- an edge ---------------------------------------------------------------------------------------------------------
 CHANNELS_MAX: Final = 1_000  # documents open on one connection of the extension
 READER_BYTES_MAX: Final = 32 * 1024 * 1024  # not read by one client: two frames of the largest size; then it is closed
+COMMIT_LAZY_MS: Final = 100  # what the log has already waits so long for a commit that somebody else needs
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024  # not yet flushed, per document
 LOADING_FRAMES_MAX: Final = 1_000  # held per document until it is loaded
 CONNECTIONS_MAX: Final = 10_000  # of one edge: 15 kB each, and as many files as a process is usually allowed at most

@@ -30,7 +30,6 @@ from .ports import StoredDocument
 from .pressure import Pressure
 from .replica import Replica, Taken, Verdict
 from .step import (
-    AppendUpdate,
     Close,
     Commit,
     Compact,
@@ -294,10 +293,15 @@ class Serving(Company):
             out.append(Send((conn,), extension.encode(extension.At(host.replica.version))))
 
     def _echo_when_safe(self, host: Hosted, out: Out) -> None:
-        if host.echo and not host.commits and not host.pending and not self.writing.holds(host.doc):
+        if not (host.echo or host.tracking.waits_for_disk) or host.commits or host.pending:
+            return
+        if self.writing.holds(host.doc):
+            self.writing.urgent = True
+            return
+        if host.echo:
             out.extend(Send((conn,), frame) for conn, frame in host.echo if conn in host.conns)
             host.echo.clear()
-        if host.tracking.busy and not host.commits and not host.pending and not self.writing.holds(host.doc):
+        if host.tracking.waits_for_disk:
             self.tell_safe(host, extension.Stage.EDGE, host.tracking.quiet_on_disk(), None, out)
 
     def tell_safe(
@@ -348,6 +352,7 @@ class Serving(Company):
             return
         if host.commits or self.writing.holds(host.doc):
             host.reload = True
+            self.writing.urgent = self.writing.urgent or self.writing.holds(host.doc)
             return
         host.loading = True
         out.append(Load(host.doc))
@@ -429,6 +434,11 @@ class Serving(Company):
     def wants_flush(self) -> bool:
         return bool(self._dirty or self.writing)
 
+    @property
+    def wants_flush_now(self) -> bool:
+        """Somebody waits for it: what only the log has brought may wait a little (`sync.writing`, 2)."""
+        return bool(self._dirty or self.writing.urgent)
+
     def take_in(self, host: Hosted, taken: Taken, out: Out) -> None:
         """What the gate let in from the log: to the clients at once, to the disk with the next flush.
 
@@ -443,7 +453,7 @@ class Serving(Company):
         updates = [update for update in taken.updates if update not in clients]
         if updates:
             update = merge(updates)
-            self.writing.add_update(host, AppendUpdate(host.doc, update))
+            self.writing.add_from_log(host.doc, update)
             if host.held is not None:
                 host.held.append(wire.encode(wire.Update(update)))
             elif host.conns:
@@ -466,7 +476,7 @@ class Serving(Company):
                 self.rebuild(host, str(error), out)
         self._dirty.clear()
         self.writing.changes_again(self.hosted, wall_ms, flushed)
-        for doc in self.writing.touched():
+        for doc in self.writing.gather(self.hosted):
             host = self.hosted.get(doc)
             flushed.setdefault(doc, Flushed(doc, (), (), b""))
             if host is not None:

@@ -97,6 +97,10 @@ class Tracking:
         self._unmerged = [edit for edit in self._unmerged if edit[0] != conn]
 
     @property
+    def waits_for_disk(self) -> bool:
+        return bool(self._on_disk)
+
+    @property
     def busy(self) -> bool:
         return bool(self._on_disk or self._unmerged)
 

@@ -2,8 +2,10 @@
 
 Room: a part of `sync.serving`. It gives dots to changes and knows what a commit holds; it tells nobody anything.
 
-Invariant: a dot is given only to a change whose bytes are there already. A dot that no row carries would stay in the
-outbox for ever.
+1. A dot is given only to a change whose bytes are there already. A dot that no row carries would stay in the outbox for
+   ever.
+2. What the log has already (content, versions, what became of the outbox) may wait for a commit that somebody else
+   needs, and becomes one row a document then: lost, it comes again. What somebody waits for is `urgent`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from operator import attrgetter
 
 from .change import Change, Context
 from .document import merge
+from .errors import DocumentBroken
 from .hosted import Flushed, Hosted, Pending
 from .ids import DocId, Dot, DotSet, Origin
 from .runs import join_runs
@@ -29,12 +32,27 @@ _COVERS_RANGES_MAX = 200  # they are one NATS header; a forgotten dot costs repe
 
 
 class Writing:
-    __slots__ = ("_again", "_name", "_origin", "_seqs", "_ticket", "_waiting", "_writes")
+    __slots__ = (
+        "_again",
+        "_from_log",
+        "_name",
+        "_origin",
+        "_seqs",
+        "_ticket",
+        "_versions",
+        "_waiting",
+        "_writes",
+        "urgent",
+    )
 
     def __init__(self, name: str, origin: Origin) -> None:
         self._name = name
         self._origin = origin
         self._writes: list[Write] = []
+        self._from_log: dict[DocId, list[bytes]] = {}
+        self._versions: dict[DocId, Hosted] = {}
+        self.urgent = False
+        """Somebody waits for what waits here. Invariant 2."""
         self._waiting: set[DocId] = set()
         self._again: list[tuple[DocId, bytes]] = []
         self._ticket = 0
@@ -43,7 +61,7 @@ class Writing:
         named two changes would make the second a repeat, and nobody would merge it."""
 
     def __bool__(self) -> bool:
-        return bool(self._writes or self._again)
+        return bool(self._waiting)
 
     def holds(self, doc: DocId) -> bool:
         """True while something of this document waits for the next commit."""
@@ -56,19 +74,21 @@ class Writing:
         self._writes.append(write)
         self._waiting.add(write.doc)
 
-    def add_update(self, host: Hosted, row: AppendUpdate) -> None:
-        self.add(row)
-        host.rows += 1
-        host.row_bytes += len(row.update)
+    def add_from_log(self, doc: DocId, update: bytes) -> None:
+        """Content that came from the log. Invariant 2."""
+        self._from_log.setdefault(doc, []).append(update)
+        self._waiting.add(doc)
 
     def add_version(self, host: Hosted) -> None:
-        assert host.replica is not None
-        self.add(SetVersion(host.doc, host.replica.version, host.replica.dots.copy()))
+        """How far the document is when the commit is made. Invariant 2."""
+        self._versions[host.doc] = host
+        self._waiting.add(host.doc)
 
     def ship_again(self, host: Hosted, update: bytes) -> None:
         """Content that the document has already goes out as a change of its own with the next commit."""
         self._again.append((host.doc, update))
         self._waiting.add(host.doc)
+        self.urgent = True
 
     def merged(self, host: Hosted) -> tuple[list[Group], bytes]:
         """Everything pending, one update per context, and all of it as one update. Raises DocumentBroken."""
@@ -85,7 +105,8 @@ class Writing:
             stamped = Context(context.edge, context.actor, context.causation, context.correlation, wall_ms)
             change = Change(host.doc, self._next_dot(host), update, stamped, _edits(host, group))
             host.tracking.flushed(change.dot, ((one.conn, one.dot) for one in group if one.dot is not None))
-            self.add_update(host, AppendUpdate(host.doc, update, change.dot, stamped, change.covers))
+            self.add(AppendUpdate(host.doc, update, change.dot, stamped, change.covers))
+            _count_row(host, update)
             changes.append(change)
         return tuple(changes)
 
@@ -110,16 +131,30 @@ class Writing:
             if write.doc == host.doc and isinstance(write, AppendUpdate) and write.dot is not None:
                 host.unmerged.discard(write.dot)
         self._writes = [write for write in self._writes if write.doc != host.doc]
+        self._from_log.pop(host.doc, None)
+        self._versions.pop(host.doc, None)
         self._again = [(doc, update) for doc, update in self._again if doc != host.doc]
         self._waiting.discard(host.doc)
 
-    def touched(self) -> list[DocId]:
-        """Documents of which rows wait, in the order of the first."""
+    def gather(self, hosted: Mapping[DocId, Hosted]) -> list[DocId]:
+        """What came from the log becomes rows too. Returns the documents of which rows wait."""
+        for doc, updates in self._from_log.items():
+            host = hosted.get(doc)
+            for update in _in_one(updates):
+                self._writes.append(AppendUpdate(doc, update))
+                if host is not None:
+                    _count_row(host, update)
+        self._from_log.clear()
+        for doc, host in self._versions.items():
+            if host.replica is not None:  # else it is read from the disk again, and asked for from there
+                self._writes.append(SetVersion(doc, host.replica.version, host.replica.dots.copy()))
+        self._versions.clear()
         return list(dict.fromkeys(write.doc for write in self._writes))
 
     def commit(self) -> Commit | None:
-        """Everything that waits, as one transaction; None where nothing does."""
+        """Everything that was gathered, as one transaction; None where nothing was."""
         self._waiting.clear()
+        self.urgent = False
         if not self._writes:
             return None
         self._ticket += 1
@@ -135,6 +170,18 @@ class Writing:
         host.unmerged.add(dot)
         host.replica.dots.add(dot)
         return dot
+
+
+def _count_row(host: Hosted, update: bytes) -> None:
+    host.rows += 1
+    host.row_bytes += len(update)
+
+
+def _in_one(updates: list[bytes]) -> list[bytes]:
+    try:
+        return [merge(updates)]
+    except DocumentBroken:
+        return updates
 
 
 def _edits(host: Hosted, group: Sequence[Pending]) -> DotSet:
