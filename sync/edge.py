@@ -1,14 +1,12 @@
 """The edge machine: clients' updates in, changes out, merged in, fan-out, outbox.
 
 Room: every decision of an edge and none of its I/O. A method takes an event and `now_ms` (monotonic milliseconds) and
-returns a Step, which the shell (`server.edge`, the simulator) performs. What works without a link is in `sync.serving`;
-here is what the log and the leader add to it.
+returns a Step, which the shell (`server.edge`, the simulator) performs. What works without a link is in `sync.serving`,
+the outbox and the link in `sync.outbox`; here is what the leader adds to them.
 
 Invariants:
-1. A change is published only when it is committed (law 2).
-2. An outbox row stays until the leader has merged it: it is dropped by its dot, or by a version that covers its place.
-3. What the leader is found to lack, while nothing of the document is on its way to it, is shipped again (law 5).
-4. A message of another epoch than the link's says nothing about this log.
+1. What the leader is found to lack, while nothing of the document is on its way to it, is shipped again (law 5).
+2. A message of another epoch than the link's says nothing about this log.
 """
 
 from __future__ import annotations
@@ -18,27 +16,22 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from . import extension, limits
-from .catchup import Catchup
 from .change import Beacon, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .company import Out
 from .document import EMPTY_UPDATE
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
-from .extension import Stage
 from .giving_way import REFUSED, clashed, compare, cut_wrongly, give_way, question_of, replaced
 from .hosted import Hosted
 from .ids import ConnId, DocId, Dot, DotSet, Origin, Version
+from .outbox import Outbox
 from .ports import OutboxRow, StoredDocument
 from .pressure import Pressure
 from .replica import Replica, Verdict, covers, fold_log
-from .serving import Serving
-from .shipping import Shipping
 from .step import (
     AskSync,
-    DropOutbox,
     EdgeEffect,
     ListDocuments,
     LoadLogged,
-    MarkShipped,
     Report,
     Send,
     Step,
@@ -67,17 +60,10 @@ class EdgeSettings:
 _NOTHING: EdgeStep = Step()
 
 
-class Edge:
+class Edge(Outbox):
     def __init__(self, settings: EdgeSettings) -> None:
+        super().__init__(settings.name, settings.origin, settings.namespace)
         self.settings = settings
-        self.epoch = 0
-        """Of the newest log this process has met; 0 before the first link."""
-        self.witness: tuple[Version, DocId, Dot] | None = None
-        """The newest message that this edge knows to be in the log: shows a log that was rolled back."""
-        self.shipping = Shipping()
-        self._serving = Serving(settings.name, settings.origin, settings.namespace)
-        self._catchup = Catchup()
-        self._shipped: dict[DocId, list[tuple[Dot, Version]]] = {}
 
     @property
     def pressure(self) -> Pressure:
@@ -164,9 +150,7 @@ class Edge:
     def flush(self, now_ms: int, wall_ms: int) -> EdgeStep:
         """Everything pending becomes one change per document (and context), and one commit. `wall_ms`: Unix time."""
         out: Out = []
-        for doc, shipped in self._shipped.items():
-            self._serving.writing.add(MarkShipped(doc, tuple(shipped)))
-        self._shipped.clear()
+        self._mark_shipped()
         commit = self._serving.flush(wall_ms, out)
         for doc in sorted({write.doc for write in commit.writes} if commit is not None else ()):
             host = self._serving.hosted.get(doc)
@@ -175,10 +159,9 @@ class Edge:
         return Step(tuple(out), commit)
 
     def committed(self, ticket: int, now_ms: int) -> EdgeStep:
-        """The commit is on disk. Invariant 1: now its changes are published and its writers told."""
+        """The commit is on disk: now its changes are published and its writers told."""
         out: Out = []
-        changes = self._serving.committed(ticket, out)
-        out.extend(self.shipping.committed(changes))
+        self._committed(ticket, out)
         return Step(tuple(out))
 
     def commit_failed(self, ticket: int, now_ms: int, reason: str) -> EdgeStep:
@@ -192,66 +175,31 @@ class Edge:
     def link_up(self, epoch: int, intact: bool, now_ms: int) -> EdgeStep:
         """The log is reachable. `intact` False: it is not the log that this edge knew, or it lost its tail."""
         out: Out = []
-        anew = not intact or self.epoch not in (0, epoch)
-        self.epoch = epoch
-        self._serving.linked = True
-        self._catchup.link_changed()
-        if anew:
-            self.witness = None
-            self._catchup.sweeping = True
-        if self._catchup.sweeping:
-            out.append(ListDocuments(in_log=False))
+        self._link_up(epoch, intact, now_ms, out)
         if self.settings.pins:
             out.append(ListDocuments(in_log=True))
-        for host in self._serving.hosted.values():
-            host.acked.clear()
-            host.heals = 0
-            host.suspect = bool(len(host.unmerged))
-            host.failures = 0
-            self._catchup.want(host.doc, now_ms)
-            self._serving.announce_presence(host, out)
-        out.extend(self.shipping.link_up(epoch))
         self._pump(now_ms, out)
         return Step(tuple(out))
 
     def link_down(self, now_ms: int) -> EdgeStep:
-        """Clients notice nothing; a first open that waited for the leader waits no longer."""
+        """Clients notice nothing."""
         out: Out = []
-        self.shipping.link_down()
-        self._serving.linked = False
-        self._catchup.link_changed()
-        for host in self._serving.hosted.values():
-            if host.ready_by_ms is not None:
-                self._serving.become_ready(host, out)
+        self._link_down(out)
         return Step(tuple(out))
 
     def outbox_read(self, read: int, rows: Sequence[OutboxRow], now_ms: int) -> EdgeStep:
         """Rows of the outbox, as ReadOutbox asked for them."""
         out: Out = []
-        for row in rows:
-            host = self._serving.host(row.change.doc, now_ms, out)
-            self._learn_outbox(host, ((row.change.dot, row.shipped),))
-            if host.replica is None:
-                self._catchup.want(host.doc, now_ms)
-        out.extend(self.shipping.rows(read, rows))
+        self._outbox_read(read, rows, now_ms, out)
         self._pump(now_ms, out)
         return Step(tuple(out))
 
     def published(self, doc: DocId, dot: Dot, version: Version, now_ms: int) -> EdgeStep:
-        """The log acknowledged a change at this place. Invariant 4."""
+        """The log acknowledged a change at this place. Invariant 2."""
         if version.epoch != self.epoch:
             return Step()
-        self._witnessed(version, doc, dot)
-        out: Out = list(self.shipping.published(doc, dot))
-        host = self._serving.hosted.get(doc)
-        if host is not None and dot in host.unmerged:
-            mine = host.replica.version if host.replica is not None else None
-            self._serving.tell_safe(host, Stage.LOG, host.tracking.edits_of((dot,)), version, out)
-            if mine is not None and mine.covers(version):
-                self._drop(host, (dot,), now_ms, out)
-            else:
-                host.acked[dot] = version
-                self._shipped.setdefault(doc, []).append((dot, version))
+        out: Out = []
+        self._published(doc, dot, version, now_ms, out)
         return Step(tuple(out))
 
     def publish_failed(self, doc: DocId, dot: Dot, now_ms: int) -> EdgeStep:
@@ -259,47 +207,11 @@ class Edge:
         self.shipping.failed(doc, dot, now_ms)
         return Step()
 
-    def _learn_outbox(self, host: Hosted, outbox: Sequence[tuple[Dot, Version | None]]) -> None:
-        host.suspect = host.suspect or bool(outbox)
-        for dot, shipped in outbox:
-            host.unmerged.add(dot)
-            if shipped is not None and shipped.epoch == self.epoch:
-                host.acked.setdefault(dot, shipped)
-
-    def _witnessed(self, version: Version, doc: DocId, dot: Dot) -> None:
-        """This change stands at this place of the log."""
-        known = self.witness
-        if known is None or known[0].epoch != version.epoch or version.seq > known[0].seq:
-            self.witness = (version, doc, dot)
-
-    def _confirm(self, host: Hosted, dots: DotSet, version: Version, now_ms: int, out: Out) -> None:
-        """The leader has come this far: what of the outbox is merged now? Invariant 2."""
-        if not len(host.unmerged):
-            return
-        done = host.unmerged.intersection(dots)
-        done += [dot for dot, at in host.acked.items() if version.covers(at) and dot not in dots]
-        if done:
-            self._drop(host, done, now_ms, out)
-            for dot in done:
-                out.extend(self.shipping.published(host.doc, dot))
-
-    def _drop(self, host: Hosted, dots: Sequence[Dot], now_ms: int, out: Out) -> None:
-        for dot in dots:
-            host.unmerged.discard(dot)
-            host.acked.pop(dot, None)
-        self._serving.writing.add(DropOutbox(host.doc, tuple(dots)))
-        version = host.replica.version if host.replica is not None else None
-        self._serving.tell_safe(host, Stage.MERGED, host.tracking.merged(dots), version, out)
-        self._serving.tell_when_merged(host, out)
-        if host.compare and not len(host.unmerged):
-            host.compare = False
-            self._catchup.want(host.doc, now_ms)
-
     # --- what the leader says ----------------------------------------------------------------------------------------
     def merged(self, message: Merged, now_ms: int) -> EdgeStep:
         """A broadcast of the leader."""
         if message.version.epoch != self.epoch:
-            return Step()  # Invariant 4.
+            return Step()  # Invariant 2.
         out: Out = []
         host = self._serving.hosted.get(message.doc)
         if host is not None and host.replica is not None:

@@ -1,0 +1,138 @@
+"""The link and the outbox: the half of an edge that knows what of its own has yet to reach the log and the leader.
+
+Room: rows of the outbox from the commit to the leader's merge, and the link that comes and goes. What the leader says
+otherwise is `sync.edge`'s, which is built on this; what is on its way right now is `sync.shipping`'s.
+
+Invariants:
+1. A change is published only when it is committed (law 2).
+2. An outbox row stays until the leader has merged it: it is dropped by its dot, or by a version that covers its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .catchup import Catchup
+from .company import Out
+from .extension import Stage
+from .hosted import Hosted
+from .ids import DocId, Dot, DotSet, Origin, Version
+from .ports import OutboxRow
+from .serving import Serving
+from .shipping import Shipping
+from .step import DropOutbox, ListDocuments, MarkShipped
+
+__all__ = ["Outbox"]
+
+
+class Outbox:
+    def __init__(self, name: str, origin: Origin, namespace: str) -> None:
+        self.epoch = 0
+        """Of the newest log this process has met; 0 before the first link."""
+        self.witness: tuple[Version, DocId, Dot] | None = None
+        """The newest message that this edge knows to be in the log: shows a log that was rolled back."""
+        self.shipping = Shipping()
+        self._serving = Serving(name, origin, namespace)
+        self._catchup = Catchup()
+        self._shipped: dict[DocId, list[tuple[Dot, Version]]] = {}
+
+    def _mark_shipped(self) -> None:
+        """What the log has acknowledged goes to the disk with the next commit."""
+        for doc, shipped in self._shipped.items():
+            self._serving.writing.add(MarkShipped(doc, tuple(shipped)))
+        self._shipped.clear()
+
+    def _committed(self, ticket: int, out: Out) -> None:
+        """Invariant 1."""
+        changes = self._serving.committed(ticket, out)
+        out.extend(self.shipping.committed(changes))
+
+    # --- the link ----------------------------------------------------------------------------------------------------
+    def _link_up(self, epoch: int, intact: bool, now_ms: int, out: Out) -> None:
+        """`intact` False: it is not the log that this edge knew, or it lost its tail."""
+        anew = not intact or self.epoch not in (0, epoch)
+        self.epoch = epoch
+        self._serving.linked = True
+        self._catchup.link_changed()
+        if anew:
+            self.witness = None
+            self._catchup.sweeping = True
+        if self._catchup.sweeping:
+            out.append(ListDocuments(in_log=False))
+        for host in self._serving.hosted.values():
+            host.acked.clear()
+            host.heals = 0
+            host.suspect = bool(len(host.unmerged))
+            host.failures = 0
+            self._catchup.want(host.doc, now_ms)
+            self._serving.announce_presence(host, out)
+        out.extend(self.shipping.link_up(epoch))
+
+    def _link_down(self, out: Out) -> None:
+        """Clients notice nothing; a first open that waited for the leader waits no longer."""
+        self.shipping.link_down()
+        self._serving.linked = False
+        self._catchup.link_changed()
+        for host in self._serving.hosted.values():
+            if host.ready_by_ms is not None:
+                self._serving.become_ready(host, out)
+
+    # --- rows on their way -------------------------------------------------------------------------------------------
+    def _outbox_read(self, read: int, rows: Sequence[OutboxRow], now_ms: int, out: Out) -> None:
+        for row in rows:
+            host = self._serving.host(row.change.doc, now_ms, out)
+            self._learn_outbox(host, ((row.change.dot, row.shipped),))
+            if host.replica is None:
+                self._catchup.want(host.doc, now_ms)
+        out.extend(self.shipping.rows(read, rows))
+
+    def _published(self, doc: DocId, dot: Dot, version: Version, now_ms: int, out: Out) -> None:
+        """The log acknowledged a change at this place, which is of this link's epoch."""
+        self._witnessed(version, doc, dot)
+        out.extend(self.shipping.published(doc, dot))
+        host = self._serving.hosted.get(doc)
+        if host is not None and dot in host.unmerged:
+            mine = host.replica.version if host.replica is not None else None
+            self._serving.tell_safe(host, Stage.LOG, host.tracking.edits_of((dot,)), version, out)
+            if mine is not None and mine.covers(version):
+                self._drop(host, (dot,), now_ms, out)
+            else:
+                host.acked[dot] = version
+                self._shipped.setdefault(doc, []).append((dot, version))
+
+    def _learn_outbox(self, host: Hosted, outbox: Sequence[tuple[Dot, Version | None]]) -> None:
+        host.suspect = host.suspect or bool(outbox)
+        for dot, shipped in outbox:
+            host.unmerged.add(dot)
+            if shipped is not None and shipped.epoch == self.epoch:
+                host.acked.setdefault(dot, shipped)
+
+    def _witnessed(self, version: Version, doc: DocId, dot: Dot) -> None:
+        """This change stands at this place of the log."""
+        known = self.witness
+        if known is None or known[0].epoch != version.epoch or version.seq > known[0].seq:
+            self.witness = (version, doc, dot)
+
+    # --- rows that are done ------------------------------------------------------------------------------------------
+    def _confirm(self, host: Hosted, dots: DotSet, version: Version, now_ms: int, out: Out) -> None:
+        """The leader has come this far: what of the outbox is merged now? Invariant 2."""
+        if not len(host.unmerged):
+            return
+        done = host.unmerged.intersection(dots)
+        done += [dot for dot, at in host.acked.items() if version.covers(at) and dot not in dots]
+        if done:
+            self._drop(host, done, now_ms, out)
+            for dot in done:
+                out.extend(self.shipping.published(host.doc, dot))
+
+    def _drop(self, host: Hosted, dots: Sequence[Dot], now_ms: int, out: Out) -> None:
+        for dot in dots:
+            host.unmerged.discard(dot)
+            host.acked.pop(dot, None)
+        self._serving.writing.add(DropOutbox(host.doc, tuple(dots)))
+        version = host.replica.version if host.replica is not None else None
+        self._serving.tell_safe(host, Stage.MERGED, host.tracking.merged(dots), version, out)
+        self._serving.tell_when_merged(host, out)
+        if host.compare and not len(host.unmerged):
+            host.compare = False
+            self._catchup.want(host.doc, now_ms)
