@@ -77,8 +77,9 @@ class LeaderDaemon:
         """Give the shards back, so that another node takes them at once."""
         for task in list(self._pulls.values()):
             task.cancel()
-        await self.lease.stop()
         await asyncio.gather(*self._pulls.values(), return_exceptions=True)
+        self._do(self.machine.settle(now_ms()))
+        await self.lease.stop()
         await self.tasks.stop()
         await self.bus.stop(deadline_s)
 
@@ -128,8 +129,8 @@ class LeaderDaemon:
         pull = self._pulls.pop(shard, None)
         if pull is not None:
             pull.cancel()
-        self.consumers.pop(shard, None)
         self._do(self.machine.lost(shard, now_ms()))
+        self.consumers.pop(shard, None)
         self.bus.serve_sync(sorted(self._pulls), self._sync_asked)
 
     def _anew(self) -> None:

@@ -64,6 +64,7 @@ class Edge(Outbox):
     def __init__(self, settings: EdgeSettings) -> None:
         super().__init__(settings.name, settings.origin, settings.namespace)
         self.settings = settings
+        self._relieved_ms = -limits.LOOK_MS
 
     @property
     def pressure(self) -> Pressure:
@@ -495,13 +496,18 @@ class Edge(Outbox):
         for number, doc in self._catchup.overdue(now_ms):
             self._sync_failed(doc, number, now_ms, out)
         for host in list(self._serving.hosted.values()):
+            if now_ms - host.looked_ms < limits.LOOK_MS and not host.restless:
+                continue  # ten thousand quiet documents cost a comparison each
+            host.looked_ms = now_ms
             if host.tracking.waiters:
                 self._look_at_waiters(host, now_ms, out)
             if self._serving.tick(host, now_ms, out) or self._unchecked(host, now_ms):
                 self._want_again(host, now_ms)
             if self._may_leave(host):
                 self._serving.leave_memory(host, now_ms, out)
-        self._relieve(now_ms, out)
+        if now_ms - self._relieved_ms >= limits.LOOK_MS:
+            self._relieved_ms = now_ms
+            self._relieve(now_ms, out)
         self._pump(now_ms, out)
         return Step(tuple(out))
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .change import Change, Context, RepairAsk
 from .ids import ConnId, DocId, Dot, DotSet, Version
-from .limits import COMPACT_BYTES, COMPACT_ROWS
+from .limits import COMPACT_BYTES, COMPACT_ROWS, LOOK_MS
 from .ports import StoredDocument
 from .presence import Presence
 from .replica import Replica
@@ -105,6 +105,17 @@ class Hosted:
     """Client ids that two writers used: whoever comes is asked for the last of what they wrote."""
     failures: int = 0
     idle_since_ms: int = 0
+    looked_ms: int = -LOOK_MS
+    """When its time limits were last looked at."""
+
+    @property
+    def restless(self) -> bool:
+        """A time limit of less than a second may run out."""
+        return bool(
+            self.ready_by_ms is not None
+            or self.tracking.waiters
+            or (self.replica is not None and (self.replica.early or self.early_asked))
+        )
 
     def wants_compaction(self) -> bool:
         """Geometric in the state's size: the cost per update does not grow with the history."""

@@ -5,7 +5,8 @@ leaders at once hold the same fold. A document is a lane: its changes in log ord
 
 Invariants:
 1. A lane is folded in the order of the log. While its document is being loaded, its changes wait in `queue`.
-2. A change is acknowledged to the consumer only after what became of it was broadcast, or refused.
+2. A change is acknowledged to the consumer only after what became of it was broadcast, or refused, and its event was
+   emitted. Broadcasts go at once; events and acknowledgements are gathered for SETTLE_MS.
 3. A jump in the consumer's own count says that somebody else was given a message: every lane of that shard is read
    from the log again before it is folded on.
 4. While an early change holds a version back, what is merged beyond it is broadcast at that version and kept; the
@@ -25,12 +26,11 @@ from .errors import DocumentBroken, InvalidUpdate
 from .ids import DocId, Dot, DotSet, Origin, Version
 from .lane import BREAKS, Lane, first_breaker, fold_around
 from .replica import Replica, Taken, Verdict, fold_entry
+from .settling import Settling
 from .step import (
-    Ack,
     AnswerSync,
     AskRepair,
     Broadcast,
-    Emit,
     LeaderEffect,
     LoadLogged,
     Publish,
@@ -75,12 +75,11 @@ class Leader:
         self.rejected_count = 0
         self.lanes: dict[DocId, Lane] = {}
         self._shards: dict[int, int | None] = {}  # shard -> newest consumer_seq
-        self._acks: dict[int, list[int]] = {}
         self._touched: dict[DocId, None] = {}
-        self._emitted: dict[DocId, DotSet] = {}
         self._again: dict[DocId, int] = {}  # next dot of this origin
         self._shipping: dict[tuple[DocId, Dot], tuple[Change, int]] = {}
         self._beacon_ms = 0
+        self._settling = Settling()
 
     # --- the role ----------------------------------------------------------------------------------------------------
     @property
@@ -96,12 +95,13 @@ class Leader:
 
     def lost(self, shard: int, now_ms: int) -> LeaderStep:
         """Another node leads it: forget its documents; nothing is lost by that."""
+        settled = self.settle(now_ms)
         self._shards.pop(shard, None)
-        self._acks.pop(shard, None)
+        self._settling.lost(shard)
         for doc, lane in list(self.lanes.items()):
             if lane.shard == shard:
                 del self.lanes[doc]
-        return Step()
+        return settled
 
     # --- the log -----------------------------------------------------------------------------------------------------
     def delivered(self, shard: int, deliveries: Sequence[Delivery], now_ms: int) -> LeaderStep:
@@ -286,13 +286,12 @@ class Leader:
         if version.epoch != self.epoch:
             return
         self._touched[lane.doc] = None
-        self._acks.setdefault(lane.shard, []).append(version.seq)
+        self._settling.handled(lane.shard, version.seq)
         if version.seq <= replica.read:
             lane.changed_ms = now_ms  # merged already, by a load or before a repeat: the beacon tells the edges
             self._beacon_ms = 0
             if isinstance(entry, Logged) and entry.change.dot in replica.dots:
-                lane.fresh_contexts.append((entry.change.dot, entry.change.context))
-                self._emit(lane, replica, out)
+                self._settling.emit(lane.doc, replica.version or version, [(entry.change.dot, entry.change.context)])
             return
         if version.seq in lane.poison:
             taken, reason = replica.pass_over(version), BREAKS
@@ -342,10 +341,12 @@ class Leader:
             if lane is not None and lane.replica is not None:
                 self._broadcast(lane, now_ms, out)
         self._touched.clear()
-        for shard, seqs in sorted(self._acks.items()):
-            if seqs:
-                out.append(Ack(shard, tuple(seqs)))  # Invariant 2.
-        self._acks.clear()
+        if self._settling.due(now_ms):
+            out.extend(self._settling.settle(now_ms))  # Invariant 2.
+
+    def settle(self, now_ms: int) -> LeaderStep:
+        """What was broadcast is emitted and acknowledged now: this leader ends, or gives a shard away."""
+        return Step(tuple(self._settling.settle(now_ms)))
 
     def _broadcast(self, lane: Lane, now_ms: int, out: Out) -> None:
         """One message for everything folded into this document since the last one."""
@@ -389,7 +390,9 @@ class Leader:
             )
             rejected, reason = lane.fresh_rejected, lane.reason if len(lane.fresh_rejected) else ""
             out.append(Broadcast(Merged(lane.doc, prev, version, fresh, dots, rejected, fetch, said, reason)))
-        self._emit(lane, replica, out)
+        if lane.fresh_contexts:
+            self._settling.emit(lane.doc, version, lane.fresh_contexts)
+            lane.fresh_contexts = []
         lane.sent = version
         lane.changed_ms = now_ms
         lane.digest = None
@@ -399,33 +402,13 @@ class Leader:
         lane.batch = []
         self._snapshot_if_due(lane, out)
 
-    def _emit(self, lane: Lane, replica: Replica, out: Out) -> None:
-        """Each change once by this leader; once more by the next, where this one dies between an event and its ack."""
-        fresh, lane.fresh_contexts = lane.fresh_contexts, []
-        if not fresh or replica.version is None:
-            return
-        emitted = self._emitted.pop(lane.doc, None) or DotSet()
-        self._emitted[lane.doc] = emitted
-        contexts: list[tuple[Dot, Context]] = []
-        for dot, context in fresh:
-            if dot not in emitted:
-                emitted.add(dot)
-                contexts.append((dot, context))
-        emitted.trim(limits.DOT_RANGES_MAX)
-        if len(self._emitted) > limits.EMITTED_DOCS_MAX:
-            del self._emitted[next(iter(self._emitted))]
-        if contexts:
-            out.append(Emit(lane.doc, replica.version, tuple(contexts)))
-
     def _broken(self, lane: Lane, reason: str, out: Out) -> None:
         """After a panic the document is undefined: fold this batch again, one by one, on what the log gives."""
         out.append(Report("document_rebuilt", lane.doc, reason))
         batch, lane.batch = lane.batch, []
         if lane.careful and len(batch) == 1:
             lane.poison.add(batch[0].version.seq)
-        seqs = {entry.version.seq for entry in batch}
-        acks = self._acks.get(lane.shard, [])
-        self._acks[lane.shard] = [seq for seq in acks if seq not in seqs]
+        self._settling.not_handled(lane.shard, (entry.version.seq for entry in batch))
         lane.fresh = []
         lane.fresh_dots = DotSet()
         lane.fresh_rejected = DotSet()
@@ -537,8 +520,10 @@ class Leader:
 
     # --- time --------------------------------------------------------------------------------------------------------
     def tick(self, now_ms: int) -> LeaderStep:
-        """Call every 100 ms or so: beacons, repair, repeats, what leaves memory."""
+        """Call every 100 ms or so: events, beacons, repair, repeats, what leaves memory."""
         out: Out = []
+        if self._settling:
+            out.extend(self._settling.settle(now_ms))
         for key, (change, due_ms) in list(self._shipping.items()):
             if now_ms >= due_ms:
                 self._shipping[key] = (change, now_ms + limits.RETRY_MS_MAX)

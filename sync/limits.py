@@ -56,6 +56,7 @@ COMPARED_CLOCKS: Final = 32  # per client, where an update brings what is here: 
 # --- an edge ---------------------------------------------------------------------------------------------------------
 CHANNELS_MAX: Final = 1_000  # documents open on one connection of the extension
 READER_BYTES_MAX: Final = 32 * 1024 * 1024  # not read by one client: two frames of the largest size; then it is closed
+LOOK_MS: Final = 1_000  # between two looks at a quiet document's time limits, which are seconds and more
 COMMIT_LAZY_MS: Final = 100  # what the log has already waits so long for a commit that somebody else needs
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024  # not yet flushed, per document
 LOADING_FRAMES_MAX: Final = 1_000  # held per document until it is loaded
@@ -97,6 +98,9 @@ PRESENCE_MS_MAX: Final = 30_000  # y-protocols' own time-out: a state not renewe
 LANE_COUNT_MAX: Final = 20_000  # changes of one document waiting for it to load
 SNAPSHOT_CHANGES: Final = 1_000  # changes of a document before a new snapshot
 SNAPSHOT_BYTES: Final = 2 * 1024 * 1024
+SETTLE_MS: Final = 100  # events and acknowledgements of so long are sent together
+UNSETTLED_COUNT_MAX: Final = 2_000  # broadcast and not acknowledged: a tenth of what the consumer lets be pending
+EVENT_CHANGES_MAX: Final = 500  # of one event: some 100 kB of JSON
 BEACON_MS: Final = 2_000
 BEACON_SPAN_MS: Final = 20_000  # how long a change is told again: ten beacons, any one of them is enough
 SNAPSHOT_IDLE_CHANGES: Final = 50  # a document that leaves memory with more than these gets a snapshot

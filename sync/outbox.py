@@ -39,7 +39,10 @@ class Outbox:
     def _mark_shipped(self) -> None:
         """What the log has acknowledged goes to the disk with the next commit."""
         for doc, shipped in self._shipped.items():
-            self._serving.writing.add(MarkShipped(doc, tuple(shipped)))
+            host = self._serving.hosted.get(doc)
+            waiting = tuple((dot, at) for dot, at in shipped if host is None or dot in host.acked)
+            if waiting:  # else they have been merged meanwhile, and leave the outbox with the same commit
+                self._serving.writing.add(MarkShipped(doc, waiting))
         self._shipped.clear()
 
     def _committed(self, ticket: int, out: Out) -> None:

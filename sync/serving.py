@@ -16,16 +16,16 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from . import extension, limits, wire
 from .change import Change, Context
 from .closing import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_CLIENT_ID, CLOSE_GAP, CLOSE_LIMIT
-from .company import Company, Out
+from .company import Out
 from .document import merge
 from .errors import ClientIdClash, DocumentBroken, InvalidFrame, InvalidInput, InvalidUpdate, LimitReached
 from .hosted import Flushed, Hosted, Pending, replica_of
-from .ids import ConnId, DocId, Dot, Origin, Version
+from .ids import ConnId, DocId, Dot, Origin
 from .ports import StoredDocument
 from .pressure import Pressure
 from .replica import Replica, Taken, Verdict
@@ -40,8 +40,9 @@ from .step import (
     Send,
     Unfollow,
 )
+from .telling import Telling
 from .token import decode_token
-from .tracking import PerConn, Rejections, Waiter
+from .tracking import Waiter
 from .validate import Shape, check_awareness, check_state_vector, check_update
 from .writing import Writing
 
@@ -50,9 +51,9 @@ __all__ = ["Serving"]
 _READ_ONLY = wire.encode(wire.PermissionDenied("read-only: this token may not change this document"))
 
 
-class Serving(Company):
+class Serving(Telling):
     def __init__(self, name: str, origin: Origin, namespace: str) -> None:
-        super().__init__()
+        super().__init__(Writing(name, origin))
         self.name = name
         self.namespace = namespace
         self.origin = origin
@@ -61,9 +62,7 @@ class Serving(Company):
         self._read_only: set[ConnId] = set()
         self.pressure = Pressure()
         self._dirty: dict[DocId, None] = {}
-        self.writing = Writing(name, origin)
         self._tickets: dict[int, tuple[Flushed, ...]] = {}
-        self._rejections = Rejections()
 
     # --- clients -----------------------------------------------------------------------------------------------------
     def opened(self, conn: ConnId, doc: DocId, extended: bool, now_ms: int, out: Out, read_only: bool = False) -> None:
@@ -292,39 +291,6 @@ class Serving(Company):
         if conn in host.tracking.conns and host.replica.version is not None:
             out.append(Send((conn,), extension.encode(extension.At(host.replica.version))))
 
-    def _echo_when_safe(self, host: Hosted, out: Out) -> None:
-        if not (host.echo or host.tracking.waits_for_disk) or host.commits or host.pending:
-            return
-        if self.writing.holds(host.doc):
-            self.writing.urgent = True
-            return
-        if host.echo:
-            out.extend(Send((conn,), frame) for conn, frame in host.echo if conn in host.conns)
-            host.echo.clear()
-        if host.tracking.waits_for_disk:
-            self.tell_safe(host, extension.Stage.EDGE, host.tracking.quiet_on_disk(), None, out)
-
-    def tell_safe(
-        self, host: Hosted, stage: extension.Stage, edits: PerConn, version: Version | None, out: Out
-    ) -> None:
-        """How safe the edits of these connections are now."""
-        for conn, dots in edits.items():
-            if conn in host.conns:
-                out.append(Send((conn,), extension.encode(extension.Safe(stage, tuple(dots), version))))
-
-    def tell_rejected(self, host: Hosted, edits: PerConn, reason: str, out: Out) -> None:
-        """Nobody merges these."""
-        for conn, dots in edits.items():
-            self._rejections.add(host.doc, dots, reason)
-            if conn in host.conns:
-                out.append(Send((conn,), extension.encode(extension.Rejected(tuple(dots), reason))))
-
-    def tell_when_merged(self, host: Hosted, out: Out) -> None:
-        """Repeats are merged for sure when nothing of the document waits for the leader."""
-        if host.tracking.busy and self.settled(host) and host.replica is not None and host.replica.version is not None:
-            version = host.replica.version
-            self.tell_safe(host, extension.Stage.MERGED, host.tracking.outbox_empty(), version, out)
-
     def _drop_conn(self, conn: ConnId, code: int, reason: str, now_ms: int, out: Out) -> None:
         out.append(Close(conn, code, reason[:120]))
         self.closed(conn, now_ms, out)
@@ -459,10 +425,6 @@ class Serving(Company):
             elif host.conns:
                 self._fan_out(host, wire.encode(wire.Update(update)), (), out)
 
-    def settled(self, host: Hosted) -> bool:
-        """Nothing of this document is on its way from here to the log."""
-        return not (len(host.unmerged) or host.pending or self.writing.ships_again(host.doc))
-
     def flush(self, wall_ms: int, out: Out) -> Commit | None:
         """Everything pending becomes one change per document and context, and all of it one commit."""
         flushed: dict[DocId, Flushed] = {}
@@ -507,17 +469,6 @@ class Serving(Company):
         self._fan_out(host, frame, later, out)
         self.tell_contexts(host, [(change.dot, change.context) for change in changes], writers, out)
         return Flushed(host.doc, changes, later, frame)
-
-    def tell_contexts(
-        self, host: Hosted, contexts: Sequence[tuple[Dot, Context]], besides: Sequence[ConnId], out: Out
-    ) -> None:
-        """Who, why and when, to those who asked to hear it; only where somebody said something."""
-        conns = tuple(conn for conn in host.tracking.conns if conn not in besides)
-        said = tuple(
-            (dot, context) for dot, context in contexts if context.actor or context.causation or context.correlation
-        )
-        if conns and said:
-            out.append(Send(conns, extension.encode(extension.Changed(said))))
 
     def _compact(self, host: Hosted, out: Out) -> None:
         assert host.replica is not None

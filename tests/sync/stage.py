@@ -253,6 +253,7 @@ class Chair:
             self.log.delivered += 1
             deliveries.append(Delivery(self.log.entries[seq - 1], self.log.delivered, redelivered))
         self.do(self.leader.delivered(0, deliveries, self.now))
+        self.do(self.leader.settle(self.now))
 
     def answer(self, ask: SyncAsk) -> SyncAnswer:
         self.do(self.leader.sync_asked(ask, 0, "reply", self.now))
