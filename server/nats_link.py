@@ -1,12 +1,16 @@
 """One connection to NATS, from its opening to its end; `server.bus` makes a new one when it has ended.
 
 Room: a nats-py client and all that is wrong with it as part of a daemon (FACTS.md 2.5). No streams, no documents.
+nats-py connects, proves who we are, reads and parses; a message goes from its parser to our handler, and what we send
+is spelt by its own commands and written here, without the queues and tasks that it has for each subscription and for
+sending (docs/decisions.md, row 60).
 
 1. A link never reconnects: it ends once, with a reason, and is thrown away with its transport aborted. So nothing of an
    old connection (half-written bytes, outstanding pings, lost subscriptions) can be carried into a new one.
 2. It is alive while its own messages come back to it from the server, and not because the client says so.
-3. Sending never waits: what is sent is queued, in order, bounded; one task writes. What does not fit is refused.
-4. No callback can raise into nats-py.
+3. Sending never waits: what is sent is queued, in order, bounded, and written once per turn of the loop. What does not
+   fit is refused.
+4. No handler can raise into nats-py, and many messages in a row leave the loop room for others.
 """
 
 from __future__ import annotations
@@ -17,15 +21,16 @@ import logging
 import secrets
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
+from nats.protocol import command
 
 from sync.errors import BusError, BusRefused, BusUnreachable
 
@@ -37,8 +42,10 @@ CONNECT_S_MAX = 5.0
 BEAT_S = 2.0
 BEATS_MISSED_MAX = 3  # 6 s of silence; counted in beats, so that an event loop that slept does not accuse the server
 SEND_BYTES_MAX = 64 * 1024 * 1024  # queued for one connection; beyond it, a server that does not read costs no memory
-INBOX_BYTES_MAX = 256 * 1024 * 1024  # waiting for our handlers; the network is read faster than they run for a moment
+WRITTEN_BYTES_MAX = 256 * 1024  # handed to the transport and not sent yet: what is urgent overtakes only the rest
 MESSAGE_OVERHEAD_BYTES = 256  # of a queued message beside its payload
+HEADER_NAME_BYTES_MAX = 64  # names that long are none of ours, nor of NATS
+HANDLED_MAX = 64  # messages in a row before the loop's other work has its turn
 
 Handler = Callable[[Msg], None]
 
@@ -61,15 +68,6 @@ class LinkOptions:
         return context
 
 
-@dataclass(frozen=True, slots=True)
-class _Out:
-    subject: str
-    data: bytes
-    headers: Mapping[str, str] | None
-    reply: str
-    cost: int
-
-
 class NatsLink:
     """Open one with `NatsLink.open`. `closed` is done when it has ended; its result is why."""
 
@@ -81,13 +79,17 @@ class NatsLink:
         self._inbox = f"_INBOX.skerry{secrets.token_hex(10)}"
         self._replies: dict[str, Handler] = {}
         self._reply_next = 0
-        self._queue: deque[_Out | Callable[[], Awaitable[None]]] = deque()
+        self._loop = loop
+        self._transport: asyncio.WriteTransport
+        self._queue: deque[bytes] = deque()
         self._queue_bytes = 0
-        self._wake = asyncio.Event()
+        self._writing = False
+        """A write is to come, or the transport has not sent enough yet."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._beats_missed = 0
-        self._subscriptions: dict[str, Subscription] = {}
+        self._sids: dict[str, int] = {}
+        self._sid_next = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.dropped_count = 0
         """Messages refused because SEND_BYTES_MAX was reached."""
@@ -117,15 +119,21 @@ class NatsLink:
 
     def send(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, reply: str = "") -> bool:
         """Queue a message. False: refused, because the link has ended, or is too slow, or the message is too large."""
-        size = len(data) + (sum(len(k) + len(v) + 4 for k, v in headers.items()) + 12 if headers else 0)
-        if self.closed.done() or size > self.max_payload:  # the client would die of the second
+        if self.closed.done():
+            return False
+        if headers:
+            block = _header_block(headers)
+            message: bytes = command.hpub_cmd(subject, reply, block, data)
+            size = len(block) + len(data)
+        else:
+            message = command.pub_cmd(subject, reply, data)
+            size = len(data)
+        if size > self.max_payload:  # the server would close the connection over it
             return False
         if self._queue_bytes + size > SEND_BYTES_MAX:
             self.dropped_count += 1
             return False
-        size += MESSAGE_OVERHEAD_BYTES
-        self._queue_bytes += size
-        self._put(_Out(subject, data, headers, reply, size))
+        self._put(message)
         return True
 
     async def sent(self) -> None:
@@ -181,22 +189,17 @@ class NatsLink:
 
     def subscribe(self, subject: str, handler: Handler, queue: str = "") -> None:
         """In the order of what is sent: a subscription made before a request is there when it is answered."""
-
-        async def subscribe() -> None:
-            if subject not in self._subscriptions:
-                self._subscriptions[subject] = await self._client.subscribe(
-                    subject, queue, _guarded(handler), pending_bytes_limit=INBOX_BYTES_MAX
-                )
-
-        self._put(subscribe)
+        if subject not in self._sids and not self.closed.done():
+            self._sid_next += 1
+            self._sids[subject] = self._sid_next
+            self._client.handlers[self._sid_next] = handler
+            self._put(command.sub_cmd(subject, queue, self._sid_next))
 
     def unsubscribe(self, subject: str) -> None:
-        async def unsubscribe() -> None:
-            subscription = self._subscriptions.pop(subject, None)
-            if subscription is not None:
-                await subscription.unsubscribe()
-
-        self._put(unsubscribe)
+        sid = self._sids.pop(subject, None)
+        if sid is not None:
+            self._client.handlers.pop(sid, None)
+            self._put(command.unsub_cmd(sid, 0))
 
     def abort(self, reason: str) -> None:
         """End it now: no farewell, nothing flushed."""
@@ -208,10 +211,10 @@ class NatsLink:
                 task.cancel()
         self._queue.clear()
         self._idle.set()
-        transport = getattr(getattr(self._client, "_transport", None), "_io_writer", None)
-        if transport is not None:
+        stream = self._stream()
+        if stream is not None:
             # nats-py's close() writes what is pending and waits for it: behind a black hole, for ever (FACTS.md 2.5).
-            transport.transport.abort()
+            stream.transport.abort()
         _ABORTED.add(task := asyncio.get_running_loop().create_task(_dispose(self._client)))
         task.add_done_callback(_ABORTED.discard)
 
@@ -240,11 +243,13 @@ class NatsLink:
             user_credentials=options.credentials,
             nkeys_seed=None if options.nkey is None else str(options.nkey),
         )
-        await self._client.subscribe(
-            f"{self._inbox}.*", cb=_guarded(self._reply), pending_msgs_limit=0, pending_bytes_limit=INBOX_BYTES_MAX
-        )
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._write()), loop.create_task(self._beat())]
+        self._transport = self._stream().transport
+        self.subscribe(f"{self._inbox}.*", self._reply)
+        self._tasks = [self._loop.create_task(self._beat())]
+
+    def _stream(self) -> Any:
+        """nats-py's StreamWriter; None before there is one."""
+        return getattr(self._client._transport, "_io_writer", None)
 
     def _why_not(self, url: str, error: BaseException) -> BusError:
         shown = url.rpartition("@")[2]  # a password may stand before it
@@ -264,30 +269,50 @@ class NatsLink:
         if handler is not None:
             handler(message)
 
-    def _put(self, item: _Out | Callable[[], Awaitable[None]]) -> None:
+    def _put(self, message: bytes) -> None:
         if self.closed.done():
             return
-        self._queue.append(item)
+        self._queue.append(message)
+        self._queue_bytes += len(message) + MESSAGE_OVERHEAD_BYTES
         self._idle.clear()
-        self._wake.set()
+        self._write_soon()
 
-    async def _write(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                while self._queue:
-                    item = self._queue.popleft()
-                    if isinstance(item, _Out):
-                        self._queue_bytes -= item.cost
-                        headers = dict(item.headers) if item.headers else None
-                        await self._client.publish(item.subject, item.data, item.reply, headers)
-                    else:
-                        await item()
-            except (nats.errors.Error, OSError) as error:
-                self.abort(str(error) or type(error).__name__)
-                return
+    def _write_soon(self) -> None:
+        if not self._writing:
+            self._writing = True
+            self._loop.call_soon(self._write)  # with whatever else this turn of the loop sends
+
+    def _write(self) -> None:
+        """Invariant 3."""
+        self._writing = False
+        if self.closed.done():
+            return
+        room = WRITTEN_BYTES_MAX - self._transport.get_write_buffer_size()
+        messages: list[bytes] = []
+        while self._queue and room > 0:
+            message = self._queue.popleft()
+            messages.append(message)
+            room -= len(message)
+            self._queue_bytes -= len(message) + MESSAGE_OVERHEAD_BYTES
+        if messages:
+            self._transport.write(messages[0] if len(messages) == 1 else b"".join(messages))
+        if not self._queue:
+            self._queue_bytes = 0
             self._idle.set()
+        elif self._transport.get_write_buffer_size() >= WRITTEN_BYTES_MAX:
+            self._writing = True
+            task = self._loop.create_task(self._drain())
+            self._tasks = [*(each for each in self._tasks if not each.done()), task]
+        else:
+            self._write_soon()
+
+    async def _drain(self) -> None:
+        try:
+            await self._stream().drain()  # below the transport's own mark, which is lower than ours
+        except OSError as error:
+            self.abort(str(error) or type(error).__name__)
+        else:
+            self._write()
 
     async def _beat(self) -> None:
         """Invariant 2."""
@@ -298,9 +323,17 @@ class NatsLink:
                 self.abort(f"no sign of life for {BEATS_MISSED_MAX * BEAT_S:g} s")
                 return
             self._beats_missed += 1
-            self._queue.appendleft(_Out(subject, b"", None, "", 0))  # before all that waits
-            self._wake.set()
+            beat: bytes = command.pub_cmd(subject, "", b"")
+            self._queue.appendleft(beat)  # before all that waits
+            self._queue_bytes += len(beat) + MESSAGE_OVERHEAD_BYTES
+            self._write_soon()
             await asyncio.sleep(BEAT_S)
+
+
+@lru_cache(maxsize=256)
+def _header_name(raw: bytes) -> str | None:
+    """None for what is no name. Few names come in all messages."""
+    return raw.strip().decode("ascii") if raw.isascii() and len(raw.split()) == 1 else None
 
 
 def parse_header_lines(raw: bytes) -> dict[str, str]:
@@ -309,15 +342,48 @@ def parse_header_lines(raw: bytes) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in raw.split(b"\r\n"):
         name, colon, value = line.partition(b":")
-        if colon and name.isascii() and len(name.split()) == 1:
-            headers[name.strip().decode("ascii")] = value.strip().decode("utf-8", "replace")
+        known = _header_name(name) if colon and len(name) <= HEADER_NAME_BYTES_MAX else None
+        if known is not None:
+            headers[known] = value.strip().decode("utf-8", "replace")
     return headers
 
 
+_LINE_ENDS = str.maketrans({"\r": " ", "\n": " "})
+
+
+def _header_block(headers: Mapping[str, str]) -> bytes:
+    texts = (value if value.isprintable() else value.translate(_LINE_ENDS) for value in headers.values())
+    lines = [f"{name}: {text}" for name, text in zip(headers, texts, strict=True)]
+    return "\r\n".join(("NATS/1.0", *lines, "\r\n")).encode()
+
+
 class _Client(Client):
+    """Hands messages to `handlers`, by number of the subscription. Invariant 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handlers: dict[int, Handler] = {}
+        self._handled = 0
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """Called by nats-py's parser."""
+        handler = self.handlers.get(sid)
+        if handler is None:
+            return  # not subscribed any more
+        found = await self._process_headers(headers) if headers else None
+        message = Msg(self, subject.decode(), reply.decode(), data, found)
+        try:
+            handler(message)
+        except Exception:  # one message is lost, not the link
+            log.exception("bus_handler subject=%s", message.subject)
+        self._handled += 1
+        if self._handled >= HANDLED_MAX:
+            self._handled = 0
+            await asyncio.sleep(0)
+
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        """nats-py's own looks at each character of each name: 17 us for a change as it is read, instead of 7."""
+        """nats-py's own looks at each character of each name: 17 us for a change as it is read, instead of 4."""
         return parse_header_lines(raw)
 
 
@@ -332,17 +398,7 @@ async def _dispose(client: Client) -> None:
     # Over a socket that has just died its own closing stops half-way; what it leaves behind would run on, and asyncio
     # would print a traceback for each.
     tasks = [client._flusher_task, client._reading_task, client._ping_interval_task]
-    left = [task for task in (*tasks, *(sub._wait_for_msgs_task for sub in client._subs.values())) if task is not None]
+    left = [task for task in tasks if task is not None]
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
-
-
-def _guarded(handler: Handler) -> Callable[[Msg], Awaitable[None]]:
-    async def call(message: Msg) -> None:
-        try:
-            handler(message)
-        except Exception:  # Invariant 4: one message is lost, not the subscription
-            log.exception("bus_handler subject=%s", message.subject)
-
-    return call
