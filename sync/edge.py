@@ -32,17 +32,7 @@ from .pressure import Pressure
 from .replica import Replica, Verdict, covers, fold_log
 from .serving import Serving
 from .shipping import Shipping
-from .step import (
-    AskSync,
-    DropOutbox,
-    EdgeEffect,
-    ListDocuments,
-    LoadLogged,
-    MarkShipped,
-    Report,
-    Send,
-    Step,
-)
+from .step import AskSync, DropOutbox, EdgeEffect, ListDocuments, LoadLogged, MarkShipped, Report, Send, Step
 from .token import Token
 from .tracking import Waiter
 from .validate import check_state_vector, check_update
@@ -92,6 +82,9 @@ class Edge:
     def sweeping(self) -> bool:
         """True while documents have yet to be compared with a new log: the witness must not be stored."""
         return self._catchup.sweeping
+
+    def host_of(self, conn: ConnId) -> Hosted | None:
+        return self._serving.host_of(conn)
 
     def pinned(self, doc: DocId) -> bool:
         return any(fnmatchcase(doc, pin) for pin in self.settings.pins)
@@ -150,6 +143,12 @@ class Edge:
             for ask in repairs:
                 self._repair(host, ask, out)
         self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def broken(self, host: Hosted, reason: str) -> EdgeStep:
+        """pycrdt broke under somebody who reads this document: it is taken from the store again."""
+        out: Out = []
+        self._serving.rebuild(host, reason, out)
         return Step(tuple(out))
 
     @property
