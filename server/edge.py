@@ -30,6 +30,7 @@ from sync.errors import BusError, InvalidInput, StoreDamaged, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
 from sync.limits import COMMIT_LAZY_MS, FIRST_OPEN_MS_MAX, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT
 from sync.replica import Replica
+from sync.slow import Readers
 from sync.step import (
     AskSync,
     Close,
@@ -150,6 +151,7 @@ class EdgeDaemon:
         pressure.document_bytes_max = config.document_bytes_max
         pressure.document_clients_max = config.document_clients_max
         pressure.documents_bytes_max = config.documents_bytes_max
+        self.readers = Readers(self.machine)
         self.watchdog = Watchdog()
         self._warn_outbox_ms = 0
         self.bus = Bus(config.bus(config.name), self)
@@ -265,15 +267,29 @@ class EdgeDaemon:
 
     def received(self, conn: ConnId, frame: bytes) -> None:
         self._pace.arrived()
+        if self.readers and self.readers.heard(conn, frame):
+            return
         self._do(self.machine.received(conn, frame, now_ms()))
 
     def closed(self, conn: ConnId) -> None:
         if self.connections.pop(conn, None) is not None:
+            self.readers.closed(conn)
             self._do(self.machine.closed(conn, now_ms()))
+
+    def slow(self, conn: ConnId) -> None:
+        """Called while effects are performed: what of them is still to come for this connection counts as sent."""
+        self.readers.slow(conn)
+
+    def drained(self, conn: ConnId) -> None:
+        for effect in self.readers.drained(conn, now_ms()).now:
+            self._perform(effect)
+        self._wake_flush()
 
     # --- what the machine wants --------------------------------------------------------------------------------------
     def _do(self, step: EdgeStep) -> None:
         assert step.commit is None, "only a flush commits"
+        if self.readers:
+            step = self.readers.sift(step, now_ms())
         for effect in step.now:
             self._perform(effect)
         self._wake_flush()
@@ -405,6 +421,8 @@ class EdgeDaemon:
             return
         began_s = self._loop.time()
         step = self.machine.flush(now_ms(), wall_ms())
+        if self.readers:
+            step = self.readers.flushed(step, now_ms())
         for effect in step.now:
             self._perform(effect)
         self._pace.flushed(began_s, self._loop.time())
@@ -432,9 +450,13 @@ class EdgeDaemon:
     def _committed(self, ticket: int, failure: str | None) -> None:
         self._committing = False
         if failure is None:
-            self._do(self.machine.committed(ticket, now_ms()))
+            step = self.machine.committed(ticket, now_ms())
         else:
-            self._do(self.machine.commit_failed(ticket, now_ms(), failure))
+            step = self.machine.commit_failed(ticket, now_ms(), failure)
+        if self.readers:
+            step = self.readers.committed(ticket, step, now_ms())
+        for effect in step.now:
+            self._perform(effect)
         if not self.machine.wants_flush:
             self._idle.set()
         self._wake_flush()

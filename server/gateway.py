@@ -10,7 +10,7 @@ import asyncio
 import errno
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -115,6 +115,8 @@ class Gateway:
         self._sockets: set[Socket] = set()
         self._ticking: asyncio.Task[None] | None = None
         self._leave: dict[Socket, Callable[[], None]] = {}
+        self._conns: dict[Socket, Collection[ConnId]] = {}
+        """What is open on each: one document, or many (the view of a dictionary)."""
         self._packed = (b"", b"")
 
     async def start(self) -> Address:
@@ -136,6 +138,11 @@ class Gateway:
         self._daemon.tasks.spawn(self._admission.run(), vital=True)
         bound: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
         return bound
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much the slowest reader has let pile up."""
+        return max((socket.transport.get_write_buffer_size() for socket in self._sockets), default=0)
 
     async def stop(self) -> None:
         """Stop accepting, tell the clients that the edge goes away, and wait for them a little."""
@@ -232,6 +239,8 @@ class Gateway:
             return self.turned_away(socket, CLOSE_FORBIDDEN, NOT_GRANTED)
         conn = self._daemon.opened(Client(socket, self._pack), doc, read_only=not grant.may_write(doc))
         self._leaves(socket, partial(self._daemon.closed, conn))
+        self._conns[socket] = (conn,)
+        self._look_at_pace(socket, conn)
         return partial(self._daemon.received, conn)
 
     def _leaves(self, socket: Socket, leave: Callable[[], None]) -> None:
@@ -245,7 +254,24 @@ class Gateway:
 
         self._leave[socket] = both
 
+    def slow(self, socket: Socket) -> None:
+        for conn in tuple(self._conns.get(socket, ())):
+            self._daemon.slow(conn)
+
+    def drained(self, socket: Socket) -> None:
+        """Until it is slow again: the rest waits for the next time."""
+        for conn in tuple(self._conns.get(socket, ())):
+            if socket.slow:
+                return
+            self._daemon.drained(conn)
+
+    def _look_at_pace(self, socket: Socket, conn: ConnId) -> None:
+        """Opened while its socket was slow, or so by its own opening."""
+        if socket.slow:
+            self._daemon.slow(conn)
+
     def closed(self, socket: Socket) -> None:
+        self._conns.pop(socket, None)
         leave = self._leave.pop(socket, None)
         if leave is not None:
             leave()
@@ -257,14 +283,15 @@ class Gateway:
         hello = extension.Hello(extension.EXTENSION_VERSION, config.namespace, config.name)
         client.send(extension.on_channel(0, extension.encode(hello)))
         conns: dict[int, ConnId] = {}
+        self._conns[socket] = conns.values()
         self._leaves(socket, partial(self._leave_all, conns))
-        return partial(self._on_channel, client, conns, grant)
+        return partial(self._on_channel, socket, client, conns, grant)
 
     def _leave_all(self, conns: dict[int, ConnId]) -> None:
         for conn in list(conns.values()):
             self._daemon.closed(conn)
 
-    def _on_channel(self, client: Client, conns: dict[int, ConnId], grant: Grant, frame: bytes) -> None:
+    def _on_channel(self, socket: Socket, client: Client, conns: dict[int, ConnId], grant: Grant, frame: bytes) -> None:
         """Bad bytes of one document close that one, where it can be told which."""
         try:
             number, inner = extension.decode_channel(frame)
@@ -287,6 +314,7 @@ class Gateway:
                     conn = self._daemon.opened(channel, message.doc, True, read_only)
                     if conn in self._daemon.connections:  # else it was closed at once
                         conns[number] = conn
+                        self._look_at_pace(socket, conn)
                 else:
                     channel.close(CLOSE_FORBIDDEN, NOT_GRANTED)
         except (InvalidInput, LimitReached) as error:

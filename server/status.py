@@ -52,6 +52,7 @@ def edge_status(daemon: EdgeDaemon, may_read: Callable[[DocId], bool] = lambda _
         "stalls": daemon.watchdog.status(),
         "documents_bytes": daemon.machine.pressure.documents_bytes,
         "clients": len(daemon.connections),
+        "slow_readers": {"now": len(daemon.readers), "brought_up_to_date": daemon.readers.caught_up_count},
         "documents": [
             {
                 "doc": doc,

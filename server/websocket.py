@@ -27,7 +27,7 @@ except ImportError:  # pragma: no cover: a platform without a compiler
     from websockets.utils import apply_mask
 
 from sync.closing import CLOSE_LIMIT
-from sync.limits import FLOOD_RETRY_S, FRAME_BYTES_MAX, READER_BYTES_MAX
+from sync.limits import FLOOD_RETRY_S, FRAME_BYTES_MAX, READER_BYTES_MAX, READER_DRAINED_BYTES, READER_SLOW_BYTES
 
 from .allowance import Allowance, Rates
 
@@ -69,6 +69,14 @@ class Listener(Protocol):
 
     def closed(self, socket: Socket) -> None: ...
 
+    def slow(self, socket: Socket) -> None:
+        """So much lies unsent (READER_SLOW_BYTES) that no more should be queued. Called from within `send`."""
+        ...
+
+    def drained(self, socket: Socket) -> None:
+        """Little does (READER_DRAINED_BYTES)."""
+        ...
+
 
 def packed(message: bytes) -> bytes:
     """The bytes of one binary frame of a server: the same for every client."""
@@ -96,6 +104,8 @@ class Socket(asyncio.BufferedProtocol):
         """Bytes of a document's whole state that was sent in one frame: it may wait whole, and the rest behind it."""
         self._over = False
         """Said goodbye to, or given up."""
+        self.slow = False
+        """The reader lets bytes pile up: between the two calls of its listener."""
         self._pinged = False
         self._timer: asyncio.TimerHandle | None = None
         self._answer: asyncio.Task[None] | None = None
@@ -119,6 +129,7 @@ class Socket(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        transport.set_write_buffer_limits(READER_SLOW_BYTES, READER_DRAINED_BYTES)
         self._sockets.add(self)
         self._end_within(HANDSHAKE_S)
 
@@ -166,6 +177,16 @@ class Socket(asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         self._core.receive_eof()
         self._hear()
+
+    def pause_writing(self) -> None:
+        self.slow = True
+        if self._take is not None:
+            self._listener.slow(self)
+
+    def resume_writing(self) -> None:
+        self.slow = False
+        if self._take is not None and not self._over:
+            self._listener.drained(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._sockets.discard(self)

@@ -80,6 +80,9 @@ class Edge(Outbox):
         """True while documents have yet to be compared with a new log: the witness must not be stored."""
         return self._catchup.sweeping
 
+    def host_of(self, conn: ConnId) -> Hosted | None:
+        return self._serving.host_of(conn)
+
     def pinned(self, doc: DocId) -> bool:
         return any(fnmatchcase(doc, pin) for pin in self.settings.pins)
 
@@ -137,6 +140,12 @@ class Edge(Outbox):
             for ask in repairs:
                 self._repair(host, ask, out)
         self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def broken(self, host: Hosted, reason: str) -> EdgeStep:
+        """pycrdt broke under somebody who reads this document: it is taken from the store again."""
+        out: Out = []
+        self._serving.rebuild(host, reason, out)
         return Step(tuple(out))
 
     @property

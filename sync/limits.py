@@ -55,9 +55,13 @@ COMPARED_CLOCKS: Final = 32  # per client, where an update brings what is here: 
 
 # --- an edge ---------------------------------------------------------------------------------------------------------
 CHANNELS_MAX: Final = 1_000  # documents open on one connection of the extension
-READER_BYTES_MAX: Final = 32 * 1024 * 1024  # not read by one client: two frames of the largest size; then it is closed
 LOOK_MS: Final = 1_000  # between two looks at a quiet document's time limits, which are seconds and more
 COMMIT_LAZY_MS: Final = 100  # what the log has already waits so long for a commit that somebody else needs
+READER_SLOW_BYTES: Final = 256 * 1024  # unsent to one client: nothing more is queued; 10,000 who do not read: 2.5 GiB
+READER_DRAINED_BYTES: Final = 32 * 1024  # so little is left of it: brought up to date by one difference
+READER_KEPT_BYTES_MAX: Final = 1024 * 1024  # kept for one that is slow and cannot be made again: 15,000 answers
+READER_LOOK_BYTES_MAX: Final = 64 * 1024  # a larger update is not read to see what a slow reader missed: 10 ms
+READER_BYTES_MAX: Final = 32 * 1024 * 1024  # not read by one client, of single large differences; then it is closed
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024  # not yet flushed, per document
 LOADING_FRAMES_MAX: Final = 1_000  # held per document until it is loaded
 CONNECTIONS_MAX: Final = 10_000  # of one edge: 15 kB each, and as many files as a process is usually allowed at most

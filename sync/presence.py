@@ -104,6 +104,11 @@ class Presence:
         here = sorted(self._here.items())
         return encode_awareness([AwarenessEntry(c, known.clock, known.state) for c, known in here]) if here else b""
 
+    def all_told(self) -> bytes:
+        """Payload with everybody who is here or has gone lately, for a reader that was told nothing for a while."""
+        known = sorted((self._gone | self._here).items())
+        return encode_awareness([AwarenessEntry(c, one.clock, one.state or _GONE) for c, one in known])
+
     def local_states(self) -> bytes:
         """Payload with those that own connections speak for, to answer another edge; empty for nobody.
 

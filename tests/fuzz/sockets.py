@@ -87,6 +87,10 @@ class _Listener:
 
     def closed(self, socket: Socket) -> None: ...
 
+    def slow(self, socket: Socket) -> None: ...
+
+    def drained(self, socket: Socket) -> None: ...
+
 
 @lru_cache(maxsize=1)
 def _loop() -> asyncio.AbstractEventLoop:

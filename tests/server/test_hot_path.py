@@ -66,6 +66,10 @@ class Shelf:
 
     def closed(self, socket: Socket) -> None: ...
 
+    def slow(self, socket: Socket) -> None: ...
+
+    def drained(self, socket: Socket) -> None: ...
+
 
 async def test_reading_a_keystroke_from_the_socket_is_a_few_calls() -> None:
     shelf, sockets = Shelf(), set[Socket]()
