@@ -10,6 +10,7 @@ effect is held against what must be true of it:
 
 from __future__ import annotations
 
+from random import Random
 from typing import TYPE_CHECKING
 
 from sync.change import Beacon, Merged, RepairAsk, SyncAnswer
@@ -17,6 +18,7 @@ from sync.edge import Edge, EdgeSettings
 from sync.headers import encode_sync_ask
 from sync.ids import ConnId, DocId, Dot, Origin, Version
 from sync.limits import LOAD_MS_MAX, SYNC_MS_MAX
+from sync.slow import Readers
 from sync.step import (
     AskSync,
     Close,
@@ -74,6 +76,9 @@ class EdgeNode:
         self.disk = Disk(name, world.schedule, world.rng)
         self.disk.watched = self.watched
         self.edge: Edge | None = None
+        self.readers: Readers | None = None
+        self._pace = Random(f"{name} {world.seed}")
+        """Which readers are slow, and for how long, in every third world: the others stay as they were."""
         self.run = 0
         self.conns: dict[ConnId, Conn] = {}
         self.answering = False
@@ -96,6 +101,7 @@ class EdgeNode:
         assert self.edge is None
         self.run += 1
         self.edge = Edge(EdgeSettings(self.name, Origin(self.world.rng.getrandbits(53)), self.pins))
+        self.readers = Readers(self.edge)
         self._commits = 0
         self._flushing = False
         self._stored_witness = _witness_of(self.disk.image.store.get_meta("witness"))
@@ -112,6 +118,7 @@ class EdgeNode:
         self.world.note(self.name, "killed")
         self.run += 1
         self.edge = None
+        self.readers = None
         self.disk.crash()
         self.uplink.halt()
         self.follows.clear()
@@ -130,22 +137,43 @@ class EdgeNode:
         assert self.edge is not None
         self.conns[conn.id] = conn
         self._do(self.edge.opened(conn.id, conn.doc, self.world.now_ms))
+        if self.world.seed % 3 == 1:
+            self.later(self._pace.randint(0, 300), lambda: self._slow(conn))
+
+    def _slow(self, conn: Conn) -> None:
+        """It stops reading for a while, and perhaps once more a little later."""
+        if self.readers is None or conn.id not in self.conns:
+            return
+        self.readers.slow(conn.id)
+        self.later(self._pace.choice((2, 20, 200, 1_000, 1_000)), lambda: self._drained(conn))
+        if not self.world.calm:
+            self.later(self._pace.choice((0, 5, 50, 200)), lambda: self._slow(conn))
+
+    def _drained(self, conn: Conn) -> None:
+        if self.readers is not None and conn.id in self.conns:
+            for effect in self.readers.drained(conn.id, self.world.now_ms).now:
+                self._effect(effect)
 
     def frame(self, conn: Conn, frame: bytes) -> None:
+        if self.readers is not None and self.readers.heard(conn.id, frame):
+            return
         if self.edge is not None and conn.id in self.conns:
             self._answer(self.edge.received(conn.id, frame, self.world.now_ms))
 
     def hung_up(self, conn: Conn) -> None:
-        if self.edge is not None and self.conns.pop(conn.id, None) is not None:
+        if self.edge is not None and self.readers is not None and self.conns.pop(conn.id, None) is not None:
+            self.readers.closed(conn.id)
             self._do(self.edge.closed(conn.id, self.world.now_ms))
 
     # --- effects -----------------------------------------------------------------------------------------------------
-    def _answer(self, step: Step[EdgeEffect]) -> None:
+    def _answer(self, step: Step[EdgeEffect], sifted: bool = False) -> None:
         self.answering = True
-        self._do(step)
+        self._do(step, sifted)
         self.answering = False
 
-    def _do(self, step: Step[EdgeEffect]) -> None:
+    def _do(self, step: Step[EdgeEffect], sifted: bool = False) -> None:
+        if self.readers and not sifted:
+            step = self.readers.sift(step, self.world.now_ms)
         for effect in step.now:
             self._effect(effect)
         if step.commit is not None:
@@ -165,8 +193,9 @@ class EdgeNode:
 
     def _flush(self) -> None:
         self._flushing = False
-        if self.edge is not None:
-            self._do(self.edge.flush(self.world.now_ms, WALL_MS + self.world.now_ms))
+        if self.edge is not None and self.readers is not None:
+            step = self.edge.flush(self.world.now_ms, WALL_MS + self.world.now_ms)
+            self._do(self.readers.flushed(step, self.world.now_ms), sifted=True)
 
     def store(self, commit: Commit) -> None:
         self._commits += 1
@@ -181,13 +210,18 @@ class EdgeNode:
         self._commits -= 1
         self.world.note(self.name, f"committed {commit.ticket}: {len(commit.writes)} writes")
         self.world.truth.committed(commit.writes)
-        self._answer(self.edge.committed(commit.ticket, self.world.now_ms))
+        self._answer(self._ended(commit, self.edge.committed(commit.ticket, self.world.now_ms)), sifted=True)
+
+    def _ended(self, commit: Commit, step: Step[EdgeEffect]) -> Step[EdgeEffect]:
+        assert self.readers is not None
+        return self.readers.committed(commit.ticket, step, self.world.now_ms)
 
     def _commit_failed(self, commit: Commit, reason: str) -> None:
         assert self.edge is not None
         self._commits -= 1
         self.world.note(self.name, f"commit {commit.ticket} failed")
-        self._do(self.edge.commit_failed(commit.ticket, self.world.now_ms, reason))
+        step = self.edge.commit_failed(commit.ticket, self.world.now_ms, reason)
+        self._do(self._ended(commit, step), sifted=True)
 
     def _keep_witness(self, edge: Edge) -> None:
         """On disk whenever nothing that it vouches for is on its way there."""

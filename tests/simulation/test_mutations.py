@@ -13,6 +13,7 @@ import pytest
 from sync.change import RepairAsk
 from sync.ids import DotSet
 from sync.replica import Judgement, Replica, Verdict
+from sync.slow import Readers
 from sync.step import Commit
 from sync.validate import Shape
 
@@ -132,6 +133,20 @@ def test_without_repair_a_log_that_lost_its_tail_does_not_settle(monkeypatch: py
     monkeypatch.setattr("sync.giving_way._heal", lambda *arguments: None)
 
     assert caught("does not settle", Deaf, faults=("log_tail_lost", "log_lost"))
+
+
+# --- a slow reader is brought up to date from state (law 8) -----------------------------------------------------------
+def test_a_slow_reader_that_is_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Readers, "_send", lambda readers, conn, behind: readers.closed(conn) or [])
+
+    assert caught("does not settle")
+
+
+def test_a_difference_to_too_high_clocks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the gate had let in by then was still on its way."""
+    monkeypatch.setattr("sync.slow._lower", lambda behind, frame: None)
+
+    assert caught("does not settle", seeds=80)
 
 
 # --- and the control --------------------------------------------------------------------------------------------------

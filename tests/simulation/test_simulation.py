@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from sync.slow import Readers
+
 from .sweep import failures, run_seed
+from .world import World
 
 WORLDS = 300
 CHUNK = 10
@@ -21,3 +26,20 @@ def test_a_hundred_thousand_reads_that_a_token_covers_are_held_against_what_was_
     assert [outcome.sentence for outcome in outcomes if outcome.wrong_read] == []
     assert sum(outcome.judged_count for outcome in outcomes) >= 100_000
     assert sum(outcome.judged_deletions_count for outcome in outcomes) >= 30_000
+
+
+def test_in_some_worlds_readers_are_slow_and_brought_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world that ends unequal says so."""
+    made: list[bool] = []
+    make = Readers._make_difference
+
+    def counted(*arguments: Any) -> bool:
+        done = make(*arguments)
+        made.append(done and arguments[2].lacks)
+        return done
+
+    monkeypatch.setattr(Readers, "_make_difference", counted)
+    for seed in range(1, 61, 3):
+        World(seed).run()
+
+    assert sum(made) > 100
