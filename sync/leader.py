@@ -362,7 +362,7 @@ class Leader:
             return
         try:
             replica.materialise()
-            fresh = merge(lane.fresh) if lane.fresh else b""
+            fresh = replica.watched(lane.fresh, lambda: merge(lane.fresh)) if lane.fresh else b""
         except DocumentBroken as error:
             self._broken(lane, str(error), out)
             return

@@ -12,12 +12,13 @@ Invariants:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from .brink import Doing, present
 from .change import LogEntry, Logged, Snapshot
 from .clash import asked_for, overlaps, probing, refuse_clash
 from .document import Document, Ranges, encode_clocks, merge
@@ -68,6 +69,7 @@ class Taken(NamedTuple):
     """Early ones whose turn came and that cannot be, and why: their senders have to be told."""
 
 
+_T = TypeVar("_T")
 _NEW = Judgement(Verdict.NEW)
 _SEEN = Judgement(Verdict.SEEN)
 _TAKEN_SEEN = Taken(Verdict.SEEN)
@@ -77,6 +79,7 @@ _NONE_PASSED: Mapping[int, str] = MappingProxyType({})
 
 class Replica:
     __slots__ = (
+        "_brink",
         "_deleted",
         "_document",
         "_guarded",
@@ -84,6 +87,7 @@ class Replica:
         "_named",
         "_passed",
         "_places",
+        "_suspected",
         "_unapplied",
         "clocks",
         "doc",
@@ -115,8 +119,14 @@ class Replica:
         self.dots = dots if dots is not None else DotSet()
         self.early: list[Early] = []
         self.early_bytes = 0
-        self._document = Document(state)
-        _apply_all(self._document, updates)
+        self._brink = present()
+        self._suspected = self._brink.suspects(doc)
+        self._brink.enter(doc, Doing.LOAD)
+        try:
+            self._document = Document(state)
+            _apply_all(self._document, updates)
+        finally:
+            self._brink.leave()
         self.clocks = self._document.clocks()
         self._unapplied: list[bytes] = []
         self._deleted: Ranges | None = None
@@ -176,6 +186,8 @@ class Replica:
             return _TAKEN_EARLY
         if shape.names:
             self._look_at_depth(update, shape.names)
+        if self._suspected:
+            self._brink.refuse(self.doc, update, shape)
         self._accept(update, shape)
         if not self.early:
             return Taken(Verdict.NEW, (update,))
@@ -211,7 +223,7 @@ class Replica:
         """The whole state; None where pycrdt breaks, which is dealt with by whoever materialises next."""
         updates = self._unapplied
         try:
-            return self.materialise().state()
+            return self._read(Document.state)
         except DocumentBroken:
             self._unapplied = updates
             return None
@@ -223,7 +235,7 @@ class Replica:
             return
         updates = self._unapplied
         try:
-            own = self.materialise().since(asked_for(window, self.clocks))
+            own = self.diff(encode_clocks(asked_for(window, self.clocks)))
         except DocumentBroken:
             self._unapplied = updates  # told where it is dealt with: by whoever materialises next
             return
@@ -239,6 +251,7 @@ class Replica:
             return Taken(Verdict.SEEN, clash=clash)
         before = self.state_vector()
         self.check_depth(update, shape)
+        self._brink.refuse(self.doc, update, shape)
         self._accept(update, shape)
         updates = [self.diff(before)]
         released, refused = self._release(updates)
@@ -257,6 +270,21 @@ class Replica:
         self._unapplied.append(update)
         if self._places is not None:
             self._places.add(update)
+        if self._suspected:
+            self._apply_alone(update, shape)
+
+    def _apply_alone(self, update: bytes, shape: Shape) -> None:
+        """A batch has ended the process: one by one, and read too, since some kill only then. Text alone cannot."""
+        waiting = self._unapplied
+        try:
+            self.materialise()
+            if shape.typed is None:
+                self._brink.enter(self.doc, Doing.APPLY, (update,))
+                self._document.state()
+                self._document.digest()
+                self._brink.leave()
+        except DocumentBroken:
+            self._unapplied = waiting  # whoever materialises next meets it again, and deals with it
 
     def _set_aside(self, arrival: Early) -> None:
         if any(held.update == arrival.update and held.seq == arrival.seq for held in self.early):
@@ -284,8 +312,9 @@ class Replica:
                 self.early_bytes -= len(held.update)
                 named = self._held.pop(held.seq) if held.seq is not None else None
                 try:
-                    if held.shape.names and judgement.verdict is Verdict.NEW:
-                        self._look_at_depth(held.update, held.shape.names)
+                    if judgement.verdict is Verdict.NEW:
+                        self.check_depth(held.update, held.shape)
+                        self._brink.refuse(self.doc, held.update, held.shape)
                 except InvalidUpdate as error:
                     refused.append((held, str(error)))
                     continue
@@ -374,8 +403,28 @@ class Replica:
         """Apply what was taken, in one piece. Raises DocumentBroken: then discard the replica."""
         if self._unapplied:
             updates, self._unapplied = self._unapplied, []
-            _apply_all(self._document, updates)
+            self._brink.enter(self.doc, Doing.APPLY, updates)
+            try:
+                _apply_all(self._document, updates)
+            finally:
+                self._brink.leave()
         return self._document
+
+    def watched(self, updates: Sequence[bytes], work: Callable[[], _T]) -> _T:
+        """Do what pycrdt does with these before they are applied: merge them. On record meanwhile."""
+        self._brink.enter(self.doc, Doing.APPLY, updates)
+        try:
+            return work()
+        finally:
+            self._brink.leave()
+
+    def _read(self, read: Callable[[Document], _T]) -> _T:
+        document = self.materialise()
+        self._brink.enter(self.doc, Doing.READ)
+        try:
+            return read(document)
+        finally:
+            self._brink.leave()
 
     def joined(self, updates: Sequence[bytes], whole: bytes) -> None:
         """`whole` is these updates in one: where they are all that waits to be applied, it is applied instead."""
@@ -394,10 +443,10 @@ class Replica:
         return encode_clocks(probing(self.clocks, shared))
 
     def diff(self, state_vector: bytes) -> bytes:
-        return self.materialise().diff(state_vector)
+        return self._read(lambda document: document.diff(state_vector))
 
     def digest(self) -> str:
-        return self.materialise().digest()
+        return self._read(Document.digest)
 
     def verified_state(self) -> bytes:
         """The whole state, after a fresh document has loaded it and has the same digest (DESIGN.md section 4).
@@ -407,15 +456,15 @@ class Replica:
         document = self.materialise()
         if document.clocks() != {client: clock for client, clock in self.clocks.items() if clock}:
             raise DocumentBroken(f"{self.doc}: pycrdt holds other clocks than were taken; rebuild it")
-        state = document.state()
+        state = self._read(Document.state)
         check_update(state)
-        if Document(state).digest() != document.digest():
+        if self._read(lambda document: Document(state).digest() != document.digest()):
             raise DocumentBroken(f"{self.doc}: its state does not load to the same digest; nothing is replaced")
         return state
 
     def _deleted_already(self, shape: Shape) -> bool:
         if self._deleted is None:
-            self._deleted = self.materialise().deleted()
+            self._deleted = self._read(Document.deleted)
         deleted = self._deleted
         return all(_covered(deleted.get(client, ()), first, following) for client, first, following in shape.deletes)
 

@@ -454,8 +454,9 @@ class Serving(Telling):
 
     def _flush_document(self, host: Hosted, wall_ms: int, out: Out) -> Flushed:
         assert host.replica is not None
-        groups, whole = self.writing.merged(host)
-        host.replica.joined([pending.update for pending in host.pending], whole)
+        updates = [pending.update for pending in host.pending]
+        groups, whole = host.replica.watched(updates, lambda: self.writing.merged(host))
+        host.replica.joined(updates, whole)
         host.replica.materialise()  # before anything is stored: poison that gets past the validator ends here
         changes = self.writing.changes_of(host, groups, wall_ms)
         frame = wire.encode(wire.Update(whole))
