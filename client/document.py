@@ -299,6 +299,7 @@ class OpenDocument:
                 shape = check_update(update)
             if len(update) > EDIT_BYTES_MAX:
                 raise LimitReached("EDIT_BYTES_MAX", len(update), EDIT_BYTES_MAX, "make several edits of it")
+            self.replica.check_depth(update, shape)
             dot = Dot(self._host.origin, self._count + 1)
             now_ms = self._host.now_ms()
             edit = Edit(dot, context.actor, context.causation, context.correlation, update)

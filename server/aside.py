@@ -12,10 +12,14 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sync.document import EMPTY_UPDATE
 from sync.errors import StoreError
-from sync.ids import DocId
+from sync.ids import DocId, DotSet
+from sync.lib0 import write_var_uint
+from sync.ports import Store
+from sync.step import Compact, SetVersion
 
-__all__ = ["Kept", "find", "keep", "listed", "remove"]
+__all__ = ["Kept", "find", "keep", "keep_document", "listed", "remove"]
 
 KEPT_MAX = 1_000  # pieces; the oldest go first
 
@@ -25,7 +29,8 @@ class Kept:
     name: str
     doc: str
     kind: str
-    """replaced: what gave way to the leader's document. quarantined: it ended this process."""
+    """replaced: what gave way to the leader's document. quarantined: it ended this process. rows: the same, many
+    updates one after the other, each behind its length (a varint)."""
     reason: str
     at_ms: int
     bytes: int
@@ -47,6 +52,24 @@ def keep(directory: Path, doc: DocId, kind: str, update: bytes, reason: str) -> 
         raise StoreError(f"{directory}: {error.strerror}; make room there for what was set aside") from error
     for old in listed(directory)[:-KEPT_MAX]:
         remove(directory, old)
+    return kept
+
+
+def keep_document(store: Store, directory: Path, doc: DocId, reason: str) -> list[Kept]:
+    """A stored document that nothing can load any more: kept as it is, and empty from then on. Raises StoreError.
+
+    What of it the leader has not merged stays in the outbox: the leader judges it. The rest comes from there.
+    """
+    stored = store.load(doc)
+    if stored is None:
+        return []
+    pieces = [("quarantined", stored.state or b"")]
+    if len(stored.updates) == 1:
+        pieces.append(("quarantined", stored.updates[0]))
+    else:
+        pieces.append(("rows", b"".join(write_var_uint(len(row)) + row for row in stored.updates)))
+    kept = [keep(directory, doc, kind, piece, reason) for kind, piece in pieces if piece]
+    store.commit([Compact(doc, EMPTY_UPDATE), SetVersion(doc, None, DotSet())])
     return kept
 
 

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
+from sync.brink import Brink, witness
 from sync.errors import BusError, ConfigError, SkerryError, StoreDamaged
 
 from . import status
 from .admission import Admission
 from .bus import Bus
 from .config import Config, is_loopback
-from .edge import STORE, EdgeDaemon, log
+from .edge import ASIDE, STORE, EdgeDaemon, log
 from .gateway import Gateway
 from .leader import LeaderDaemon
 from .nats_server import NatsServer
+from .record import Record, open_record, place_for
 from .salvage import mark_damaged
 
 __all__ = ["run_edge", "run_leader", "run_nats", "run_serve"]
@@ -73,9 +76,24 @@ async def _nats(config: Config) -> AsyncIterator[NatsServer]:
         await server.stop()
 
 
+@contextmanager
+def _recorded(path: Path, kept: Path) -> Iterator[Record | None]:
+    """What is about to be done with bytes from outside is on record while this process lives (`server.record`)."""
+    record = open_record(path, kept)
+    if record is None:
+        yield None
+        return
+    witness(record)
+    try:
+        yield record
+    finally:
+        witness(Brink())
+        record.close()
+
+
 @asynccontextmanager
-async def _leader(config: Config) -> AsyncIterator[LeaderDaemon]:
-    daemon = LeaderDaemon(config)
+async def _leader(config: Config, record: Record | None) -> AsyncIterator[LeaderDaemon]:
+    daemon = LeaderDaemon(config, record)
     daemon.bus.serve_ask(lambda question: status.answer_as_leader(daemon, question))
     await daemon.start()
     try:
@@ -85,9 +103,11 @@ async def _leader(config: Config) -> AsyncIterator[LeaderDaemon]:
 
 
 @asynccontextmanager
-async def _edge(config: Config) -> AsyncIterator[tuple[EdgeDaemon, str]]:
+async def _edge(config: Config, record: Record | None) -> AsyncIterator[tuple[EdgeDaemon, str]]:
     admission = Admission(config)
     daemon = EdgeDaemon(config)
+    if record is not None and record.whole is not None:
+        daemon.set_stored_aside(record, record.whole)
     daemon.bus.serve_ask(lambda question: status.answer_as_edge(daemon, question))
     gateway = Gateway(daemon, config.listen_address, admission)
     try:
@@ -116,7 +136,13 @@ async def run_nats(config: Config) -> None:
 
 
 async def run_leader(config: Config) -> None:
-    async with _leader(config) as daemon:
+    async with AsyncExitStack() as stack:
+        if "data" in config.model_fields_set:
+            path = config.data / "leader"
+        else:
+            path = place_for(config.namespace, config.name, config.nats)
+        record = stack.enter_context(_recorded(path, path.with_name(f"{path.name}-aside")))
+        daemon = await stack.enter_async_context(_leader(config, record))
         _ready(role="leader", name=config.name)
         await _until_signal(daemon.bus.fatal, daemon.tasks.died)
 
@@ -141,7 +167,9 @@ async def run_edge(config: Config) -> None:
 
 
 async def _run_edge(config: Config) -> None:
-    async with _edge(config) as (daemon, listen):
+    async with AsyncExitStack() as stack:
+        record = stack.enter_context(_recorded(config.data / "edge", config.data / ASIDE))
+        daemon, listen = await stack.enter_async_context(_edge(config, record))
         _ready(role="edge", name=config.name, listen=listen)
         await _until_signal(daemon.bus.fatal, daemon.tasks.died)
 
@@ -153,10 +181,12 @@ async def run_serve(config: Config) -> None:
 
 async def _run_serve(config: Config) -> None:
     async with AsyncExitStack() as stack:
+        record = stack.enter_context(_recorded(config.data / "edge", config.data / ASIDE))
         server = await stack.enter_async_context(_nats(config))
         config = config.model_copy(update={"nats": (server.url,)})
-        leader = await stack.enter_async_context(_leader(config.model_copy(update={"name": f"{config.name}-leader"})))
-        edge, listen = await stack.enter_async_context(_edge(config))
+        leading = config.model_copy(update={"name": f"{config.name}-leader"})
+        leader = await stack.enter_async_context(_leader(leading, record))
+        edge, listen = await stack.enter_async_context(_edge(config, record))
         _ready(role="serve", name=config.name, listen=listen, nats=server.url)
         await _until_signal(leader.bus.fatal, edge.bus.fatal, leader.tasks.died, edge.tasks.died)
 

@@ -56,6 +56,7 @@ from .bus import Bus
 from .config import Config
 from .log import named, report, scrubbed
 from .pace import Pace
+from .record import KILLS, Record
 from .salvage import NO_WITNESS, open_store
 from .tasks import Tasks
 from .watchdog import Watchdog
@@ -189,6 +190,14 @@ class EdgeDaemon:
         self.bus.follow_beacons()
         await self.bus.start()
         self.tasks.spawn(self._tick(), vital=True)
+
+    def set_stored_aside(self, record: Record, doc: DocId) -> None:
+        """Before `start`. The process before this one died of this document: where it is no accident, it comes out."""
+        stored = self.store.load(doc)
+        pieces = [piece for piece in (stored.state, *stored.updates) if piece] if stored is not None else []
+        if pieces and record.condemned(doc, pieces):
+            for kept in aside.keep_document(self.store, self.config.data / ASIDE, doc, KILLS):
+                log.error("set_aside name=%s bytes=%d", kept.name, kept.bytes)
 
     async def stop(self, deadline_s: float = 5.0) -> None:
         """Commit, ship what can be shipped in that time, leave the rest in the outbox."""

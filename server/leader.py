@@ -11,7 +11,7 @@ import secrets
 
 from sync.change import Beacon, Merged, RepairAsk, SyncAnswer, SyncAsk, Unreadable
 from sync.errors import BusError
-from sync.ids import ORIGIN_MAX, DocId, Origin, Version, shard_of
+from sync.ids import ORIGIN_MAX, DocId, Origin, Version, from_subject_token, shard_of
 from sync.leader import Delivery, Leader, LeaderSettings, LeaderStep
 from sync.step import (
     Ack,
@@ -33,6 +33,7 @@ from .config import Config
 from .edge import now_ms
 from .lease import Lease
 from .log import named, report, scrubbed
+from .record import KILLS, Record
 from .streams import api, place_of
 from .tasks import Tasks
 
@@ -50,8 +51,10 @@ INSIDE = "inside:"  # replies that stay in this process
 class LeaderDaemon:
     """`start()`, `stop()`. Listens to its bus."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, record: Record | None = None) -> None:
         self.config = config
+        self._record = record
+        self._heard: asyncio.Task[None] | None = None
         self.name = config.name
         self.bus = Bus(config.bus(config.name), self)
         self.bus.serve_stamp()
@@ -138,6 +141,7 @@ class LeaderDaemon:
         for shard in sorted(self._pulls):
             self._leave(shard)
         self.machine = Leader(LeaderSettings(self.config.name, self._origin))
+        self._heard = None
 
     async def _pull(self, shard: int, consumer: LogConsumer) -> None:
         while True:
@@ -226,7 +230,10 @@ class LeaderDaemon:
 
     async def _load(self, machine: Leader, doc: DocId, before: int | None) -> None:
         try:
+            await self._hear_of_deaths()
             snapshot = await self.bus.load_snapshot(doc)
+            if self._record is not None and self._record.distrusts(doc):
+                snapshot = None
             fits = snapshot is not None and snapshot.version.epoch == self.bus.epoch
             after = snapshot.version.seq if snapshot is not None and fits else 0
             entries = await self.bus.read_log(doc, after, before)
@@ -237,6 +244,22 @@ class LeaderDaemon:
             step = machine.logged(doc, snapshot, entries, now_ms())
         if machine is self.machine:
             self._do(step)
+
+    async def _hear_of_deaths(self) -> None:
+        """What has ended another leader twice ends this one not at all: both refuse it. Once a log. Raises BusError."""
+        if self._record is None:
+            return
+        if self._heard is None or (self._heard.done() and (self._heard.cancelled() or self._heard.exception())):
+            self._heard = self._loop.create_task(self._read_deaths(self._record))
+        await asyncio.shield(self._heard)
+
+    async def _read_deaths(self, record: Record) -> None:
+        session = self.bus.session()
+        subject = f"{session.layout.namespace}.rejected.>"
+        async for message in session.stored(session.layout.rejected, subject, 0):
+            if KILLS in message.headers.get("Skerry-Reason", ""):
+                doc = from_subject_token(message.subject.rpartition(".")[2])
+                record.hear(doc, await session.payload(message.headers, message.data))
 
     async def _store_snapshot(self, effect: StoreSnapshot) -> None:
         doc = effect.snapshot.doc

@@ -13,7 +13,7 @@ from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import COMPACT_BYTES, COMPACT_ROWS, LOOK_MS
 from .ports import StoredDocument
 from .presence import Presence
-from .replica import Replica
+from .replica import Replica, Taken
 from .tracking import Tracking
 from .validate import Shape
 
@@ -80,6 +80,8 @@ class Hosted:
     repairs: list[RepairAsk] = field(default_factory=list)
     early_asked: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     """Early update -> (times its sender was asked for state, when next)."""
+    refused: list[tuple[ConnId, str]] = field(default_factory=list)
+    """Whose early updates cannot be, and why: closed with the next tick."""
     rows: int = 0
     row_bytes: int = 0
     state_bytes: int = 0
@@ -116,6 +118,18 @@ class Hosted:
             or self.tracking.waiters
             or (self.replica is not None and (self.replica.early or self.early_asked))
         )
+
+    def note_refused(self, taken: Taken) -> None:
+        """Early updates whose turn came and that cannot be: who sent them is told with the next tick."""
+        for early, why in taken.refused:
+            self.early_asked.pop(early.update, None)
+            if early.conn is not None:
+                self.refused.append((early.conn, why))
+
+    def told_refused(self) -> list[tuple[ConnId, str]]:
+        """Who is here still."""
+        refused, self.refused = self.refused, []
+        return [(conn, why) for conn, why in refused if conn in self.conns]
 
     def wants_compaction(self) -> bool:
         """Geometric in the state's size: the cost per update does not grow with the history."""

@@ -13,7 +13,7 @@ from .change import Context, LogEntry, Logged, Snapshot, SyncAsk
 from .errors import DocumentBroken
 from .ids import DocId, Dot, DotSet, Version
 from .limits import DOT_RANGES_MAX
-from .replica import Replica, fold_entry, fold_log
+from .replica import Replica, fold_entries, fold_log
 
 __all__ = ["BREAKS", "Lane", "first_breaker", "fold_around"]
 
@@ -88,16 +88,7 @@ def fold_around(
     if not poison:
         return fold_log(doc, snapshot, entries, epoch, now_ms, refused)
     replica = fold_log(doc, snapshot, (), epoch, now_ms)
-    for entry in entries:
-        if entry.version.seq <= replica.read:
-            continue
-        if entry.version.seq in poison:
-            replica.pass_over(entry.version)
-            reason = BREAKS
-        else:
-            _, reason = fold_entry(replica, entry, now_ms)
-        if reason:
-            refused.append((entry, reason))
+    fold_entries(replica, entries, now_ms, refused, dict.fromkeys(poison, BREAKS))
     replica.materialise().state()
     return replica
 

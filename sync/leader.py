@@ -314,6 +314,12 @@ class Leader:
             lane.reject(entry, taken.clash)
             self._reject(entry, taken.clash, out)  # a copy: nobody but who wrote it has the part that was not taken
             lane.fresh_rejected.add(entry.change.dot)  # its edge has that part, under clocks that are others' here
+        for early, why in taken.refused:
+            held = lane.held.pop(early.seq, None) if early.seq is not None else None
+            if held is not None:
+                self._reject(held, why, out)
+                lane.reject(held, why)
+                lane.fresh_rejected.add(held.change.dot)
         self._note(lane, entry, taken)
 
     def _note(self, lane: Lane, entry: Logged, taken: Taken) -> None:
@@ -356,7 +362,7 @@ class Leader:
             return
         try:
             replica.materialise()
-            fresh = merge(lane.fresh) if lane.fresh else b""
+            fresh = replica.watched(lane.fresh, lambda: merge(lane.fresh)) if lane.fresh else b""
         except DocumentBroken as error:
             self._broken(lane, str(error), out)
             return

@@ -38,6 +38,7 @@ EDGE_FRAME_BYTES_MAX: Final = UPDATE_BYTES_MAX + 4096  # from an edge: a documen
 UPDATE_STRUCTS_MAX: Final = 4_000_000  # one struct costs pycrdt about 100 bytes of memory
 UPDATE_VALUES_MAX: Final = 4_000_000  # Any values and deleted ranges of one update: 20-30 bytes each in pycrdt
 UPDATE_DEPTH_MAX: Final = 64  # nested Any values: 26,500 levels kill the decoder
+NESTING_MAX: Final = 1_000  # shared types within shared types, in a document: deleting 31,000 levels ends a process
 CLOCK_MAX: Final = 2**31 - 1  # Yrs keeps clocks in 32 bits
 CLIENT_ID_MAX: Final = 2**53 - 1  # JavaScript's safe integers
 

@@ -12,21 +12,24 @@ Invariants:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
+from .brink import Doing, present
 from .change import LogEntry, Logged, Snapshot
 from .clash import asked_for, overlaps, probing, refuse_clash
 from .document import Document, Ranges, encode_clocks, merge
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
-from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX
+from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX, NESTING_MAX
+from .nesting import Places, named_at_most, refuse_depth
 from .token import Token
 from .validate import Shape, check_update
 
-__all__ = ["Early", "covers", "fold_entry", "fold_log", "Judgement", "Replica", "Taken", "Verdict"]
+__all__ = ["Early", "covers", "fold_entries", "fold_entry", "fold_log", "Judgement", "Replica", "Taken", "Verdict"]
 
 
 class Verdict(Enum):
@@ -62,21 +65,29 @@ class Taken(NamedTuple):
     """Why only a part of it was taken: the log has other content under its first clocks."""
     released: tuple[Early, ...] = ()
     """Early ones that this one let in; their bytes are within `updates` where they were NEW."""
+    refused: tuple[tuple[Early, str], ...] = ()
+    """Early ones whose turn came and that cannot be, and why: their senders have to be told."""
 
 
+_T = TypeVar("_T")
 _NEW = Judgement(Verdict.NEW)
 _SEEN = Judgement(Verdict.SEEN)
 _TAKEN_SEEN = Taken(Verdict.SEEN)
 _TAKEN_EARLY = Taken(Verdict.EARLY)
+_NONE_PASSED: Mapping[int, str] = MappingProxyType({})
 
 
 class Replica:
     __slots__ = (
+        "_brink",
         "_deleted",
         "_document",
         "_guarded",
         "_held",
+        "_named",
         "_passed",
+        "_places",
+        "_suspected",
         "_unapplied",
         "clocks",
         "doc",
@@ -108,11 +119,20 @@ class Replica:
         self.dots = dots if dots is not None else DotSet()
         self.early: list[Early] = []
         self.early_bytes = 0
-        self._document = Document(state)
-        _apply_all(self._document, updates)
+        self._brink = present()
+        self._suspected = self._brink.suspects(doc)
+        self._brink.enter(doc, Doing.LOAD)
+        try:
+            self._document = Document(state)
+            _apply_all(self._document, updates)
+        finally:
+            self._brink.leave()
         self.clocks = self._document.clocks()
         self._unapplied: list[bytes] = []
         self._deleted: Ranges | None = None
+        self._named: int | None = None if self.clocks else 0
+        """Structs that named a type as their parent: at most so many. None: what was loaded was not looked at."""
+        self._places: Places | None = None
         self._held: dict[int, tuple[Sequence[Dot], DotSet]] = {}
         self._passed: list[int] = []
 
@@ -164,12 +184,49 @@ class Replica:
         if judgement.verdict is Verdict.EARLY:
             self._set_aside(Early(update, shape, now_ms, conn, seq, judgement.missing))
             return _TAKEN_EARLY
+        if shape.names:
+            self._look_at_depth(update, shape.names)
+        if self._suspected:
+            self._brink.refuse(self.doc, update, shape)
         self._accept(update, shape)
         if not self.early:
             return Taken(Verdict.NEW, (update,))
         updates = [update]
-        released = self._release(updates)
-        return Taken(Verdict.NEW, tuple(updates), released=released)
+        released, refused = self._release(updates)
+        return Taken(Verdict.NEW, tuple(updates), "", released, refused)
+
+    def _look_at_depth(self, update: bytes, names: int) -> None:
+        """Raises InvalidUpdate (`sync.nesting`)."""
+        if self._places is None:
+            if self._named is None:
+                state = self._peek()
+                if state is None:
+                    return
+                self._named = named_at_most(state)
+            if self._named + names <= NESTING_MAX:
+                return
+        elif self._places.deepest(update) <= NESTING_MAX:
+            return
+        state = self._peek()
+        if state is None:
+            return
+        self._places = Places(state)
+        if self._places.deepest(update) > NESTING_MAX:
+            raise refuse_depth()
+
+    def check_depth(self, update: bytes, shape: Shape) -> None:
+        """What `take` would refuse, also where the CRDT has it already: a client's own edit. Raises InvalidUpdate."""
+        if shape.names:
+            self._look_at_depth(update, shape.names)
+
+    def _peek(self) -> bytes | None:
+        """The whole state; None where pycrdt breaks, which is dealt with by whoever materialises next."""
+        updates = self._unapplied
+        try:
+            return self._read(Document.state)
+        except DocumentBroken:
+            self._unapplied = updates
+            return None
 
     def _compare(self, update: bytes, shape: Shape) -> None:
         """Raises ClientIdClash."""
@@ -178,7 +235,7 @@ class Replica:
             return
         updates = self._unapplied
         try:
-            own = self.materialise().since(asked_for(window, self.clocks))
+            own = self.diff(encode_clocks(asked_for(window, self.clocks)))
         except DocumentBroken:
             self._unapplied = updates  # told where it is dealt with: by whoever materialises next
             return
@@ -193,10 +250,12 @@ class Replica:
         if self.judge(shape).verdict is Verdict.SEEN:
             return Taken(Verdict.SEEN, clash=clash)
         before = self.state_vector()
+        self.check_depth(update, shape)
+        self._brink.refuse(self.doc, update, shape)
         self._accept(update, shape)
         updates = [self.diff(before)]
-        released = self._release(updates)
-        return Taken(Verdict.NEW, tuple(updates), clash, released)
+        released, refused = self._release(updates)
+        return Taken(Verdict.NEW, tuple(updates), clash, released, refused)
 
     def _accept(self, update: bytes, shape: Shape) -> None:
         clocks = self.clocks
@@ -206,7 +265,26 @@ class Replica:
         if shape.deletes and self._deleted is not None:
             for client, first, following in shape.deletes:
                 _add_range(self._deleted.setdefault(client, []), first, following)
+        if shape.names and self._named is not None:
+            self._named += shape.names
         self._unapplied.append(update)
+        if self._places is not None:
+            self._places.add(update)
+        if self._suspected:
+            self._apply_alone(update, shape)
+
+    def _apply_alone(self, update: bytes, shape: Shape) -> None:
+        """A batch has ended the process: one by one, and read too, since some kill only then. Text alone cannot."""
+        waiting = self._unapplied
+        try:
+            self.materialise()
+            if shape.typed is None:
+                self._brink.enter(self.doc, Doing.APPLY, (update,))
+                self._document.state()
+                self._document.digest()
+                self._brink.leave()
+        except DocumentBroken:
+            self._unapplied = waiting  # whoever materialises next meets it again, and deals with it
 
     def _set_aside(self, arrival: Early) -> None:
         if any(held.update == arrival.update and held.seq == arrival.seq for held in self.early):
@@ -219,9 +297,10 @@ class Replica:
         self.early.append(arrival)
         self.early_bytes += len(arrival.update)
 
-    def _release(self, updates: list[bytes]) -> tuple[Early, ...]:
-        """Judge the early ones again until nothing moves. Invariant 1."""
+    def _release(self, updates: list[bytes]) -> tuple[tuple[Early, ...], tuple[tuple[Early, str], ...]]:
+        """Judge the early ones again until nothing moves: who came in, and who cannot. Invariant 1."""
         released: list[Early] = []
+        refused: list[tuple[Early, str]] = []
         moved = True
         while moved:
             moved = False
@@ -231,14 +310,22 @@ class Replica:
                     continue
                 self.early.remove(held)
                 self.early_bytes -= len(held.update)
+                named = self._held.pop(held.seq) if held.seq is not None else None
+                try:
+                    if judgement.verdict is Verdict.NEW:
+                        self.check_depth(held.update, held.shape)
+                        self._brink.refuse(self.doc, held.update, held.shape)
+                except InvalidUpdate as error:
+                    refused.append((held, str(error)))
+                    continue
                 released.append(held)
-                if held.seq is not None:
-                    self._confirm(*self._held.pop(held.seq))
+                if named is not None:
+                    self._confirm(*named)
                 if judgement.verdict is Verdict.NEW:
                     self._accept(held.update, held.shape)
                     updates.append(held.update)
                     moved = True
-        return tuple(released)
+        return tuple(released), tuple(refused)
 
     def drop_early(self, held: Early) -> None:
         """Give one up: its sender has to be told."""
@@ -316,8 +403,28 @@ class Replica:
         """Apply what was taken, in one piece. Raises DocumentBroken: then discard the replica."""
         if self._unapplied:
             updates, self._unapplied = self._unapplied, []
-            _apply_all(self._document, updates)
+            self._brink.enter(self.doc, Doing.APPLY, updates)
+            try:
+                _apply_all(self._document, updates)
+            finally:
+                self._brink.leave()
         return self._document
+
+    def watched(self, updates: Sequence[bytes], work: Callable[[], _T]) -> _T:
+        """Do what pycrdt does with these before they are applied: merge them. On record meanwhile."""
+        self._brink.enter(self.doc, Doing.APPLY, updates)
+        try:
+            return work()
+        finally:
+            self._brink.leave()
+
+    def _read(self, read: Callable[[Document], _T]) -> _T:
+        document = self.materialise()
+        self._brink.enter(self.doc, Doing.READ)
+        try:
+            return read(document)
+        finally:
+            self._brink.leave()
 
     def joined(self, updates: Sequence[bytes], whole: bytes) -> None:
         """`whole` is these updates in one: where they are all that waits to be applied, it is applied instead."""
@@ -336,10 +443,10 @@ class Replica:
         return encode_clocks(probing(self.clocks, shared))
 
     def diff(self, state_vector: bytes) -> bytes:
-        return self.materialise().diff(state_vector)
+        return self._read(lambda document: document.diff(state_vector))
 
     def digest(self) -> str:
-        return self.materialise().digest()
+        return self._read(Document.digest)
 
     def verified_state(self) -> bytes:
         """The whole state, after a fresh document has loaded it and has the same digest (DESIGN.md section 4).
@@ -349,15 +456,15 @@ class Replica:
         document = self.materialise()
         if document.clocks() != {client: clock for client, clock in self.clocks.items() if clock}:
             raise DocumentBroken(f"{self.doc}: pycrdt holds other clocks than were taken; rebuild it")
-        state = document.state()
+        state = self._read(Document.state)
         check_update(state)
-        if Document(state).digest() != document.digest():
+        if self._read(lambda document: Document(state).digest() != document.digest()):
             raise DocumentBroken(f"{self.doc}: its state does not load to the same digest; nothing is replaced")
         return state
 
     def _deleted_already(self, shape: Shape) -> bool:
         if self._deleted is None:
-            self._deleted = self.materialise().deleted()
+            self._deleted = self._read(Document.deleted)
         deleted = self._deleted
         return all(_covered(deleted.get(client, ()), first, following) for client, first, following in shape.deletes)
 
@@ -411,14 +518,32 @@ def fold_log(
         replica = Replica(doc, snapshot.state, (), snapshot.version, snapshot.dots.copy(), guarded=True)
     else:
         replica = Replica(doc, version=Version(epoch, 0), guarded=True)
-    for entry in entries:
-        if entry.version.seq <= replica.read:
-            continue
-        _, reason = fold_entry(replica, entry, now_ms)
-        if reason and refused is not None:
-            refused.append((entry, reason))
+    fold_entries(replica, entries, now_ms, refused if refused is not None else [])
     replica.materialise()
     return replica
+
+
+def fold_entries(
+    replica: Replica,
+    entries: Sequence[LogEntry],
+    now_ms: int,
+    refused: list[tuple[LogEntry, str]],
+    passed: Mapping[int, str] = _NONE_PASSED,
+) -> None:
+    """Fold what is behind the replica's place, in order; `passed`: places of the log that are refused, and why."""
+    by_seq: dict[int, LogEntry] = {}
+    for entry in entries:
+        seq = entry.version.seq
+        if seq <= replica.read:
+            continue
+        by_seq[seq] = entry
+        if seq in passed:
+            taken, reason = replica.pass_over(entry.version), passed[seq]
+        else:
+            taken, reason = fold_entry(replica, entry, now_ms)
+        if reason:
+            refused.append((entry, reason))
+        refused += [(by_seq[early.seq], why) for early, why in taken.refused if early.seq in by_seq]
 
 
 def fold_entry(replica: Replica, entry: LogEntry, now_ms: int) -> tuple[Taken, str]:

@@ -227,6 +227,7 @@ class Serving(Telling):
         if self.pressure.wants_look(host, size):
             self.pressure.room_for_update(host, size, shape)
         taken = host.replica.take(update, shape, now_ms, conn)
+        host.note_refused(taken)
         if taken.verdict is Verdict.EARLY and dot is not None:
             host.tracking.set_aside(update, dot, context or Context(self.name))
         if not taken.released:
@@ -410,6 +411,7 @@ class Serving(Telling):
 
         An early update of a client that it released is that client's: it becomes a change of this edge.
         """
+        host.note_refused(taken)
         clients = {early.update: early.conn for early in taken.released if early.conn is not None}
         for update, conn in clients.items():
             if update in taken.updates:
@@ -452,8 +454,9 @@ class Serving(Telling):
 
     def _flush_document(self, host: Hosted, wall_ms: int, out: Out) -> Flushed:
         assert host.replica is not None
-        groups, whole = self.writing.merged(host)
-        host.replica.joined([pending.update for pending in host.pending], whole)
+        updates = [pending.update for pending in host.pending]
+        groups, whole = host.replica.watched(updates, lambda: self.writing.merged(host))
+        host.replica.joined(updates, whole)
         host.replica.materialise()  # before anything is stored: poison that gets past the validator ends here
         changes = self.writing.changes_of(host, groups, wall_ms)
         frame = wire.encode(wire.Update(whole))
@@ -533,6 +536,8 @@ class Serving(Telling):
         if host.ready_by_ms is not None and now_ms >= host.ready_by_ms:
             self.become_ready(host, out)
         self._send_presence(host.presence.expire(now_ms), tuple(host.conns), out)
+        for conn, why in host.told_refused():
+            self._drop_conn(conn, CLOSE_BAD_UPDATE, why, now_ms, out)
         if host.replica is not None and host.replica.early:
             return self._chase_early(host, host.replica, now_ms, out)
         host.early_asked.clear()

@@ -68,6 +68,8 @@ class Shape(NamedTuple):
     """(client, first clock, next clock) of each deleted range; needs `next` of that client too (not within `needs`)."""
     typed: Typed | None = None
     """Of an ordinary keystroke, so that `sync.runs` need not read it again."""
+    names: int = 0
+    """Structs that name a shared type as their parent: only these lead deeper (`sync.nesting`)."""
 
 
 def check_update(update: bytes) -> Shape:
@@ -186,6 +188,7 @@ def _walk(b: bytes) -> Shape:
     reach: dict[int, int] = {}  # client -> next clock after its last run
     wanted: dict[int, int] = {}  # client -> highest clock referred to, plus 1
     struct_count = 0
+    names = 0
     values_left = UPDATE_VALUES_MAX
     clients, i = _uint(b, 0, end)
     seen: set[int] = set()
@@ -222,6 +225,8 @@ def _walk(b: bytes) -> Shape:
                         i = _text(b, i)
                     elif named:
                         raise _refused(i - 1, f"no such kind of parent ({named})")
+                    else:
+                        names += 1
                 for _ in range((info >> 7) + (info >> 6 & 1) + (parent and not named)):
                     of, i = _uint(b, i, CLIENT_ID_MAX)
                     at, i = _uint(b, i, CLOCK_MAX - 1)
@@ -247,7 +252,7 @@ def _walk(b: bytes) -> Shape:
     if i != end:
         raise _refused(i, "bytes after the end (is this a V2 update? send V1)")
     needs = tuple([(of, next_) for of, next_ in wanted.items() if reach.get(of, 0) < next_])
-    return Shape(tuple(brings), needs, tuple(deletes))
+    return Shape(tuple(brings), needs, tuple(deletes), None, names)
 
 
 def _content(b: bytes, i: int, ref: int, values_left: int) -> tuple[int, int, int]:

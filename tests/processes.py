@@ -93,7 +93,13 @@ class Node:
     """One daemon. In `command`, `{listen}` is its address: a free port at first, the same one after a restart."""
 
     def __init__(
-        self, role: str, name: str, directory: Path, command: Sequence[str], env: Mapping[str, str] | None = None
+        self,
+        role: str,
+        name: str,
+        directory: Path,
+        command: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        program: str = "server.cli",
     ) -> None:
         self.role = role
         self.name = name
@@ -103,6 +109,8 @@ class Node:
         """`key=value` of the line that the daemon printed when it began to serve."""
         self._command = list(command)
         self._env = dict(env or {})
+        self.program = program
+        """The module that it runs: a test puts one there that breaks something on purpose."""
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._out = directory / f"{name}.out"
@@ -119,7 +127,7 @@ class Node:
         command = [part.replace("{listen}", self.listen) for part in self._command]
         with open(self._out, "wb") as out, open(self._err, "ab") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "server.cli", *command],
+                [sys.executable, "-m", self.program, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -402,7 +410,8 @@ class Cluster:
             node.end()
 
     def add_leader(self, name: str = "leader") -> Node:
-        node = Node("leader", name, self.directory, ["leader", "--nats", self.nats.url])
+        data = str(self.directory / f"{name}-data")
+        node = Node("leader", name, self.directory, ["leader", "--data", data, "--nats", self.nats.url])
         node.spawn()
         return node
 

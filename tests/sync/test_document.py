@@ -218,7 +218,7 @@ def test_bytes_that_are_no_update_break_a_document_too() -> None:
 
 
 def test_deep_nesting_of_shared_types_is_read_and_deleted_recursively() -> None:
-    """Well-formed, 700 kB: deleting the outermost ends the process. What is bounded here is reading (`contents`)."""
+    """Well-formed, 700 kB: deleting the outermost ends the process. `sync.nesting` bounds it before pycrdt sees it."""
     code = """
 import sys
 from sync.document import Document

@@ -248,8 +248,8 @@ def test_needs_name_other_clients_and_not_what_the_update_brings() -> None:
     alone = b"\1\2\x09\0" + structs + b"\0"
     with_five = b"\2\2\x09\0" + structs + b"\1\5\0" + b"\4\1\1a\5abcde" + b"\0"
 
-    assert check_update(alone) == Shape(((9, 0, 2),), ((5, 5), (6, 9)), ())
-    assert check_update(with_five) == Shape(((9, 0, 2), (5, 0, 5)), ((6, 9),), ())
+    assert check_update(alone) == Shape(((9, 0, 2),), ((5, 5), (6, 9)), (), names=1)
+    assert check_update(with_five) == Shape(((9, 0, 2), (5, 0, 5)), ((6, 9),), (), names=1)
 
 
 def test_deletes_are_told_in_the_order_of_the_bytes() -> None:

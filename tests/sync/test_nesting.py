@@ -1,0 +1,280 @@
+"""Shared types within shared types: bounded over a document's whole life, before pycrdt sees them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from pycrdt import Array, Doc
+
+from sync.change import Change
+from sync.closing import CLOSE_BAD_UPDATE
+from sync.document import Document
+from sync.errors import DocumentBroken, InvalidUpdate
+from sync.ids import Dot, Origin
+from sync.lib0 import write_var_uint
+from sync.limits import EARLY_MS_MAX, NESTING_MAX
+from sync.nesting import Places, named_at_most
+from sync.replica import Replica, Verdict, fold_log
+from sync.roots import find_roots
+from sync.validate import check_update
+from tests.sync.children import in_child, nested
+from tests.sync.forged import forged
+from tests.sync.histories import life
+from tests.sync.stage import PLAN, Chair, Island, Log, frame
+
+CLIENT = 1
+DELETE_OUTERMOST = bytes.fromhex("000101010001")
+
+
+def level(clock: int, client: int = CLIENT, within: int | None = None) -> bytes:
+    """An update that is one array: the first in root `r`, each other one in the one before it."""
+    inside = clock - 1 if within is None else within
+    place = b"\7\1\1r" if clock == 0 and within is None else b"\7\0" + write_var_uint(CLIENT) + write_var_uint(inside)
+    return b"\1\1" + write_var_uint(client) + write_var_uint(clock) + place + b"\0\0"
+
+
+def take(replica: Replica, update: bytes) -> Verdict:
+    return replica.take(update, check_update(update), 0).verdict
+
+
+def as_deep_as_may_be() -> list[bytes]:
+    return [level(clock) for clock in range(NESTING_MAX + 1)]
+
+
+def deep_replica() -> Replica:
+    replica = Replica(PLAN)
+    for update in as_deep_as_may_be():
+        take(replica, update)
+    return replica
+
+
+def test_what_nests_deeper_over_many_updates_is_refused_and_the_document_goes_on() -> None:
+    replica = deep_replica()
+
+    with pytest.raises(InvalidUpdate, match=f"nested deeper than {NESTING_MAX}"):
+        take(replica, level(NESTING_MAX + 1))
+
+    assert replica.clocks == {CLIENT: NESTING_MAX + 1}
+    assert take(replica, level(0, client=2, within=0)) is Verdict.NEW  # at the outermost: not deep
+    assert replica.materialise().clocks() == replica.clocks == {CLIENT: NESTING_MAX + 1, 2: 1}
+
+
+def test_it_is_refused_in_one_update_as_well() -> None:
+    with pytest.raises(InvalidUpdate, match="nested deeper"):
+        take(Replica(PLAN), nested(NESTING_MAX + 2))
+
+    assert take(Replica(PLAN), nested(NESTING_MAX + 1)) is Verdict.NEW
+
+
+@pytest.mark.parametrize("stored", ["state", "rows"])
+def test_it_is_refused_right_after_a_restart(stored: str) -> None:
+    rows = as_deep_as_may_be()
+    state = deep_replica().verified_state()
+    replica = Replica(PLAN, state) if stored == "state" else Replica(PLAN, None, rows)
+
+    with pytest.raises(InvalidUpdate, match="nested deeper"):
+        take(replica, level(NESTING_MAX + 1))
+
+    assert take(replica, level(0, client=2, within=3)) is Verdict.NEW
+
+
+def test_what_stands_beside_the_deepest_is_as_deep() -> None:
+    """A neighbour names no parent: it stands where its origin stands, and what names it stands one deeper."""
+    replica = deep_replica()
+    beside = b"\1\1\2\0" + b"\x87\1" + write_var_uint(NESTING_MAX) + b"\0\0"
+
+    assert take(replica, beside) is Verdict.NEW
+
+    within_it = b"\1\1\3\0" + b"\7\0\2\0\0" + b"\0"
+    with pytest.raises(InvalidUpdate, match="nested deeper"):
+        take(replica, within_it)
+
+
+def test_many_types_that_nest_little_are_no_depth() -> None:
+    replica = Replica(PLAN)
+    take(replica, level(0))
+
+    for clock in range(3 * NESTING_MAX):
+        assert take(replica, level(clock, client=2, within=0)) is Verdict.NEW
+
+
+def test_what_was_deleted_makes_room_and_a_loaded_replica_judges_the_same() -> None:
+    replica = deep_replica()
+    take(replica, DELETE_OUTERMOST)
+    loaded = Replica(PLAN, replica.verified_state())
+    deeper = level(NESTING_MAX + 1)  # within what was deleted: it is collected, and stands nowhere
+
+    assert take(replica, deeper) is take(loaded, deeper) is Verdict.NEW
+    assert replica.digest() == loaded.digest()
+
+
+def test_the_deepest_that_passes_is_deleted_read_encoded_and_dropped_without_harm() -> None:
+    code = """
+import sys, threading
+from pycrdt import Array
+from sync.document import Document
+def life():
+    document = Document(sys.stdin.buffer.read())
+    assert Document(document.state()).digest() == document.digest()
+    str(document.crdt.get("r", type=Array))
+    document.apply(bytes.fromhex("000101010001"))
+    document.state()
+threading.stack_size(1 << 20)  # an eighth of what a thread usually has
+thread = threading.Thread(target=life)
+thread.start()
+thread.join()
+print("alive")
+"""
+    child = in_child(code, deep_replica().verified_state())
+
+    assert (child.stdout.strip(), child.returncode) == ("alive", 0), child.stderr
+
+
+def test_an_edge_refuses_it_to_its_sender_alone() -> None:
+    edge = Island("a", 1)
+    edge.open(1)
+    edge.open(2)
+    for update in as_deep_as_may_be():
+        edge.send(1, frame(update))
+    edge.commit()
+
+    edge.send(1, frame(level(NESTING_MAX + 1)))
+    edge.send(2, frame(level(0, client=2, within=0)))
+    edge.commit()
+
+    assert edge.closed[1][0] == CLOSE_BAD_UPDATE
+    assert "nested deeper" in edge.closed[1][1]
+    assert 2 not in edge.closed
+    host = edge.edge.hosted[PLAN]
+    assert host.replica is not None
+    assert host.replica.clocks == {CLIENT: NESTING_MAX + 1, 2: 1}
+
+
+def test_an_early_one_is_refused_when_its_turn_comes_and_its_sender_is_told() -> None:
+    edge = Island("a", 1)
+    for conn in (1, 2, 3):
+        edge.open(conn)
+    levels = as_deep_as_may_be()
+    edge.send(2, frame(level(NESTING_MAX + 1)))  # before all that it stands in
+    edge.send(3, frame(level(0, client=7, within=NESTING_MAX - 1)))
+    for update in levels:
+        edge.send(1, frame(update))
+
+    edge.tick(200)
+
+    assert set(edge.closed) == {2}
+    assert "nested deeper" in edge.closed[2][1]
+    host = edge.edge.hosted[PLAN]
+    assert host.replica is not None
+    assert host.replica.clocks == {CLIENT: NESTING_MAX + 1, 7: 1}
+    assert host.replica.early == []
+    edge.tick(EARLY_MS_MAX)
+    assert set(edge.closed) == {2}
+
+
+def logged_levels(order: list[int]) -> Log:
+    log = Log()
+    for seq, clock in enumerate(order, 1):
+        log.append(Change(PLAN, Dot(Origin(1), seq), level(clock)))
+    return log
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["in order", "early"])
+def test_every_leader_refuses_the_same_change_of_the_log(early: bool) -> None:
+    last = NESTING_MAX + 1
+    order = [*range(last), last, last + 1] if not early else [last, *range(last)]
+    log = logged_levels(order)
+    chairs = [Chair(log), Chair(log), Chair(log)]
+    for seq in range(1, len(order) + 1):
+        chairs[0].deliver(seq)
+    log.snapshots.clear()
+    chairs[1].deliver(*range(1, len(order) + 1))
+    log.snapshots.clear()
+    chairs[2].deliver(len(order))  # the rest it reads from the log
+
+    bad = [seq for seq, clock in enumerate(order, 1) if clock == last]
+    for chair in chairs[:2]:
+        assert bad[0] in [reject.entry.version.seq for reject in chair.rejected]
+    folds = [chair.leader.lanes[PLAN].replica for chair in chairs]
+    for fold, chair in zip(folds, chairs, strict=True):
+        assert fold is not None
+        assert fold.clocks == {CLIENT: last}
+        assert Dot(Origin(1), bad[0]) in chair.leader.lanes[PLAN].rejected
+        assert Dot(Origin(1), bad[0]) not in fold.dots
+    assert len({fold.digest() for fold in folds if fold is not None}) == 1
+
+
+def test_a_snapshot_and_the_changes_behind_it_refuse_what_the_whole_log_refuses() -> None:
+    log = logged_levels([*range(NESTING_MAX + 2)])
+    whole: list[Any] = []
+    fold_log(PLAN, None, log.entries, log.epoch, 0, whole)
+    chair = Chair(log)
+    chair.deliver(*range(1, NESTING_MAX + 2))
+    snapshot = log.snapshots[PLAN]
+    behind: list[Any] = []
+    fold_log(PLAN, snapshot, log.entries, log.epoch, 0, behind)
+
+    assert [entry.version.seq for entry, _ in whole] == [entry.version.seq for entry, _ in behind] == [NESTING_MAX + 2]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_places_know_how_deep_a_document_of_mixed_types_nests(seed: int) -> None:
+    """Against `sync.roots`, which asks another way; a type that holds nothing makes nothing deeper here."""
+    history = life(seed)
+    depth = find_roots(history.state).depth
+    step_by_step = Places(b"\0\0")
+    for update in history.updates:
+        step_by_step.add(update)
+
+    assert depth - 1 <= Places(history.state).deepest(history.state) <= depth
+    assert Places(history.state).deepest(history.state) <= step_by_step.deepest(history.state)
+    assert named_at_most(history.state) >= sum(check_update(update).names for update in [history.state])
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_nothing_forged_stands_deeper_in_pycrdt_than_was_reckoned(seed: int) -> None:
+    """Any ids, parents and neighbours. Not where half a character was deleted: that state cannot be loaded anyhow."""
+    rng = random.Random(seed)
+    document = Document(life(seed, 20).state)
+    for _ in range(6):
+        before = document.state()
+        update = forged(rng, document.clocks())
+        try:
+            shape = check_update(update)
+            places = Places(before)
+            reckoned = max(places.deepest(update), places.deepest(before))
+        except InvalidUpdate:
+            continue
+        if Replica(PLAN, before).judge(shape).verdict is not Verdict.NEW:
+            continue
+        try:
+            document.apply(update)
+            after = document.state()
+            whole = Document(after).digest() == document.digest()
+        except DocumentBroken:
+            whole = False
+        if whole:
+            assert Places(after).deepest(after) <= reckoned
+        else:
+            document = Document(before)
+
+
+def test_structs_that_wait_for_each_other_are_refused() -> None:
+    """Each names the other's client: Yrs would keep both for ever, and no clock would move."""
+    one = b"\1\1\0" + b"\7\0\2\0\0"
+    two = b"\1\2\0" + b"\7\0\1\0\0"
+
+    with pytest.raises(InvalidUpdate, match="wait for each other"):
+        Places(b"\0\0").deepest(b"\2" + one + two + b"\0")
+
+
+def test_a_type_that_is_no_array_is_counted_alike() -> None:
+    doc: Doc[Any] = Doc()
+    outer: Array[Any] = doc.get("a", type=Array)
+    inner: Array[Any] = Array()
+    outer.append(inner)
+    inner.append(1)
+
+    assert Places(doc.get_update()).deepest(doc.get_update()) == 1
