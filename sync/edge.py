@@ -264,11 +264,12 @@ class Edge(Outbox):
 
     def _refused(self, host: Hosted, rejected: DotSet, reason: str, now_ms: int, out: Out) -> None:
         """What of the outbox will never be merged: out of it, and who made it is told."""
-        refused = host.unmerged.intersection(rejected)
+        waiting = host.unmerged.intersection(rejected)
+        refused = [*waiting, *(dot for dot in sorted(host.tracking.placed) if dot in rejected)]
         if refused:
             out.append(Report("change_rejected", host.doc, f"the leader refused {len(refused)} changes of this edge"))
             self._serving.tell_rejected(host, host.tracking.refused(refused), reason or "the leader refused it", out)
-            self._drop(host, refused, now_ms, out)
+            self._drop(host, waiting, (), now_ms, out)
             give_way(host, self._catchup, REFUSED, now_ms, out)
 
     def beacon(self, beacon: Beacon, now_ms: int) -> EdgeStep:
@@ -387,7 +388,8 @@ class Edge(Outbox):
             if self._catchup.sweeps(host.doc):
                 self._catchup.want(host.doc, now_ms + limits.HEAL_PAUSE_MS)
             return
-        compare(self._serving, self._catchup, host, replica, answer, theirs, now_ms, out)
+        if compare(self._serving, self._catchup, host, replica, answer, theirs, now_ms, out):
+            self._tell_merged(host, sorted(host.tracking.placed), out)
 
     def _take_state(
         self, host: Hosted, replica: Replica, update: bytes, version: Version, dots: DotSet, now_ms: int, out: Out
