@@ -370,7 +370,7 @@ class Edge(Outbox):
         host.failures = 0
         host.checked_ms = now_ms
         self._refused(host, answer.rejected, answer.reason, now_ms, out)
-        self._take_state(host, replica, answer.update, answer.version, answer.dots, now_ms, out)
+        self._take_state(host, replica, answer.update, answer.version, answer.dots, now_ms, out, of_leader=True)
         self._serving.become_ready(host, out)
         if host.suspect:
             host.suspect, host.probe = False, theirs
@@ -392,9 +392,18 @@ class Edge(Outbox):
             self._tell_merged(host, sorted(host.tracking.placed), out)
 
     def _take_state(
-        self, host: Hosted, replica: Replica, update: bytes, version: Version, dots: DotSet, now_ms: int, out: Out
+        self,
+        host: Hosted,
+        replica: Replica,
+        update: bytes,
+        version: Version,
+        dots: DotSet,
+        now_ms: int,
+        out: Out,
+        *,
+        of_leader: bool,
     ) -> None:
-        """Take a difference that ends at `version`."""
+        """Take a difference that ends at `version`. What an edge folds itself is not merged by the leader."""
         taken = replica.take(update, check_update(update), now_ms)
         self._serving.take_in(host, taken, out)
         if taken.verdict is Verdict.EARLY:
@@ -405,7 +414,8 @@ class Edge(Outbox):
             replica.version = version
         replica.hold_dots(dots)
         self._serving.writing.add_version(host)
-        self._confirm(host, dots, version, now_ms, out)
+        if of_leader:
+            self._confirm(host, dots, version, now_ms, out)
         self._tell_version(host, mine, now_ms, out)
 
     def _tell_version(self, host: Hosted, before: Version | None, now_ms: int, out: Out) -> None:
@@ -445,7 +455,7 @@ class Edge(Outbox):
             fold = fold_log(doc, snapshot, entries, self.epoch, now_ms)
             if fold.version is not None:
                 update = fold.diff(host.replica.state_vector())
-                self._take_state(host, host.replica, update, fold.version, fold.dots, now_ms, out)
+                self._take_state(host, host.replica, update, fold.version, fold.dots, now_ms, out, of_leader=False)
         except (InvalidUpdate, LimitReached, DocumentBroken) as error:
             out.append(Report("log_unreadable", doc, str(error)))
         self._serving.become_ready(host, out)

@@ -268,3 +268,26 @@ def test_a_lost_rejection_is_not_taken_for_a_merge_when_a_later_broadcast_comes(
     sea.settle()
 
     assert words(island.told) == [(Stage.EDGE, 1), (Stage.LOG, 1), (REASON, 1)]
+
+
+def test_what_an_edge_reads_from_the_log_itself_no_leader_has_merged() -> None:
+    island, ada = Extended("a", 1), Ada(9)
+    sea = Sea(island)
+    island.enter(1)
+    sea.settle()
+    island.edit(1, 1, ada.type("x"))
+    island.commit()
+    (change,) = island.published
+    island.published.clear()
+    version = sea.log.append(change)
+    island.do(island.edge.published(change.doc, change.dot, version, island.now))
+
+    island.do(island.edge.logged(PLAN, None, sea.log.entries, island.now))
+    island.commit()
+    assert words(island.told) == [(Stage.EDGE, 1), (Stage.LOG, 1)]
+    assert island.outbox == 1
+
+    sea.chair.deliver(version.seq)
+    sea.settle()
+    assert words(island.told)[-1] == (Stage.MERGED, 1)
+    assert island.outbox == 0
