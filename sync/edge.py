@@ -273,11 +273,12 @@ class Edge(Outbox):
 
     def _refused(self, host: Hosted, rejected: DotSet, reason: str, now_ms: int, out: Out) -> None:
         """What of the outbox will never be merged: out of it, and who made it is told."""
-        refused = host.unmerged.intersection(rejected)
+        waiting = host.unmerged.intersection(rejected)
+        refused = [*waiting, *(dot for dot in sorted(host.tracking.placed) if dot in rejected)]
         if refused:
             out.append(Report("change_rejected", host.doc, f"the leader refused {len(refused)} changes of this edge"))
             self._serving.tell_rejected(host, host.tracking.refused(refused), reason or "the leader refused it", out)
-            self._drop(host, refused, now_ms, out)
+            self._drop(host, waiting, (), now_ms, out)
             give_way(host, self._catchup, REFUSED, now_ms, out)
 
     def beacon(self, beacon: Beacon, now_ms: int) -> EdgeStep:
@@ -378,7 +379,7 @@ class Edge(Outbox):
         host.failures = 0
         host.checked_ms = now_ms
         self._refused(host, answer.rejected, answer.reason, now_ms, out)
-        self._take_state(host, replica, answer.update, answer.version, answer.dots, now_ms, out)
+        self._take_state(host, replica, answer.update, answer.version, answer.dots, now_ms, out, of_leader=True)
         self._serving.become_ready(host, out)
         if host.suspect:
             host.suspect, host.probe = False, theirs
@@ -396,12 +397,22 @@ class Edge(Outbox):
             if self._catchup.sweeps(host.doc):
                 self._catchup.want(host.doc, now_ms + limits.HEAL_PAUSE_MS)
             return
-        compare(self._serving, self._catchup, host, replica, answer, theirs, now_ms, out)
+        if compare(self._serving, self._catchup, host, replica, answer, theirs, now_ms, out):
+            self._tell_merged(host, sorted(host.tracking.placed), out)
 
     def _take_state(
-        self, host: Hosted, replica: Replica, update: bytes, version: Version, dots: DotSet, now_ms: int, out: Out
+        self,
+        host: Hosted,
+        replica: Replica,
+        update: bytes,
+        version: Version,
+        dots: DotSet,
+        now_ms: int,
+        out: Out,
+        *,
+        of_leader: bool,
     ) -> None:
-        """Take a difference that ends at `version`."""
+        """Take a difference that ends at `version`. What an edge folds itself is not merged by the leader."""
         taken = replica.take(update, check_update(update), now_ms)
         self._serving.take_in(host, taken, out)
         if taken.verdict is Verdict.EARLY:
@@ -412,7 +423,8 @@ class Edge(Outbox):
             replica.version = version
         replica.hold_dots(dots)
         self._serving.writing.add_version(host)
-        self._confirm(host, dots, version, now_ms, out)
+        if of_leader:
+            self._confirm(host, dots, version, now_ms, out)
         self._tell_version(host, mine, now_ms, out)
 
     def _tell_version(self, host: Hosted, before: Version | None, now_ms: int, out: Out) -> None:
@@ -452,7 +464,7 @@ class Edge(Outbox):
             fold = fold_log(doc, snapshot, entries, self.epoch, now_ms)
             if fold.version is not None:
                 update = fold.diff(host.replica.state_vector())
-                self._take_state(host, host.replica, update, fold.version, fold.dots, now_ms, out)
+                self._take_state(host, host.replica, update, fold.version, fold.dots, now_ms, out, of_leader=False)
         except (InvalidUpdate, LimitReached, DocumentBroken) as error:
             out.append(Report("log_unreadable", doc, str(error)))
         self._serving.become_ready(host, out)

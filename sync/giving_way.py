@@ -63,20 +63,25 @@ def compare(
     theirs: Mapping[int, int],
     now_ms: int,
     out: Out,
-) -> None:
-    """Edge and leader are at one version and nothing is on its way: what differs is asked for again, then healed."""
+) -> bool:
+    """Edge and leader are at one version and nothing is on its way: what differs is asked for again, then healed.
+
+    True where all is known to be equal: a leader that waits for a gap has no digest.
+    """
     ahead = any(clock > theirs.get(client, 0) for client, clock in replica.clocks.items())
     # While the leader waits for a gap it has no digest to compare: deletions wait, operations need not (law 5).
     if ahead or (answer.digest and replica.digest() != answer.digest):
         if host.probe is None:
             host.probe = dict(theirs)
             catchup.want(host.doc, now_ms)
-            return
+            return False
         host.probe = None
         _heal(serving, catchup, host, answer.state_vector, now_ms, out)
-    else:
-        host.heals, host.probe = 0, None
+        catchup.compared(host.doc)
+        return False
+    host.heals, host.probe = 0, None
     catchup.compared(host.doc)
+    return bool(answer.digest)
 
 
 def _heal(serving: Serving, catchup: Catchup, host: Hosted, state_vector: bytes, now_ms: int, out: Out) -> None:

@@ -98,7 +98,8 @@ class Outbox:
             mine = host.replica.version if host.replica is not None else None
             self._serving.tell_safe(host, Stage.LOG, host.tracking.edits_of((dot,)), version, out)
             if mine is not None and mine.covers(version):
-                self._drop(host, (dot,), now_ms, out)
+                self._drop(host, (), (dot,), now_ms, out)
+                self._catchup.want(doc, now_ms)
             else:
                 host.acked[dot] = version
                 self._shipped.setdefault(doc, []).append((dot, version))
@@ -119,23 +120,32 @@ class Outbox:
     # --- rows that are done ------------------------------------------------------------------------------------------
     def _confirm(self, host: Hosted, dots: DotSet, version: Version, now_ms: int, out: Out) -> None:
         """The leader has come this far: what of the outbox is merged now? Invariant 2."""
+        if host.tracking.placed:
+            self._tell_merged(host, [dot for dot in sorted(host.tracking.placed) if dot in dots], out)
         if not len(host.unmerged):
             return
-        done = host.unmerged.intersection(dots)
-        done += [dot for dot, at in host.acked.items() if version.covers(at) and dot not in dots]
-        if done:
-            self._drop(host, done, now_ms, out)
-            for dot in done:
+        named = host.unmerged.intersection(dots)
+        placed = [dot for dot, at in host.acked.items() if version.covers(at) and dot not in dots]
+        if named or placed:
+            self._drop(host, named, placed, now_ms, out)
+            for dot in (*named, *placed):
                 out.extend(self.shipping.published(host.doc, dot))
 
-    def _drop(self, host: Hosted, dots: Sequence[Dot], now_ms: int, out: Out) -> None:
+    def _drop(self, host: Hosted, named: Sequence[Dot], placed: Sequence[Dot], now_ms: int, out: Out) -> None:
+        """`placed`: the leader has passed their place, and did not say what became of them."""
+        dots = (*named, *placed)
         for dot in dots:
             host.unmerged.discard(dot)
             host.acked.pop(dot, None)
-        self._serving.writing.add(DropOutbox(host.doc, tuple(dots)))
-        version = host.replica.version if host.replica is not None else None
-        self._serving.tell_safe(host, Stage.MERGED, host.tracking.merged(dots), version, out)
-        self._serving.tell_when_merged(host, out)
+        self._serving.writing.add(DropOutbox(host.doc, dots))
+        host.tracking.placed.update(placed)
+        self._tell_merged(host, named, out)
         if host.compare and not len(host.unmerged):
             host.compare = False
             self._catchup.want(host.doc, now_ms)
+
+    def _tell_merged(self, host: Hosted, changes: Sequence[Dot], out: Out) -> None:
+        """To whom these changes, and what has been repeated since, are due."""
+        version = host.replica.version if host.replica is not None else None
+        self._serving.tell_safe(host, Stage.MERGED, host.tracking.merged(changes), version, out)
+        self._serving.tell_when_merged(host, out)

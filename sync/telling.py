@@ -61,7 +61,9 @@ class Telling(Company):
 
     def tell_when_merged(self, host: Hosted, out: Out) -> None:
         """Repeats are merged for sure when nothing of the document waits for the leader."""
-        if host.tracking.busy and self.settled(host) and host.replica is not None and host.replica.version is not None:
+        if not host.tracking.busy or host.replace or host.tracking.placed or not self.settled(host):
+            return  # a document that gives way to the leader's holds what the leader has refused
+        if host.replica is not None and host.replica.version is not None:
             version = host.replica.version
             self.tell_safe(host, extension.Stage.MERGED, host.tracking.outbox_empty(), version, out)
 

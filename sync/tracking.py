@@ -30,7 +30,7 @@ class Waiter:
 
 
 class Tracking:
-    __slots__ = ("_by_change", "_early", "_on_disk", "_unmerged", "conns", "waiters")
+    __slots__ = ("_by_change", "_early", "_on_disk", "_unmerged", "conns", "placed", "waiters")
 
     def __init__(self) -> None:
         self.conns: dict[ConnId, None] = {}
@@ -42,6 +42,9 @@ class Tracking:
         """Repeats whose content may still be on its way to the disk."""
         self._unmerged: list[tuple[ConnId, Dot]] = []
         """Repeats whose content may still be in the outbox, under another dot."""
+        self.placed: set[Dot] = set()
+        """Changes whose place the leader has passed without naming them: merged, or refused in a broadcast that was
+        lost, or before the snapshot that it began with. Nobody is told until they are named, or all is equal."""
 
     def set_aside(self, update: bytes, dot: Dot, context: Context) -> None:
         """The gate called this edit early; remember its name and its context until it is let in."""
@@ -68,15 +71,20 @@ class Tracking:
 
     def merged(self, changes: Sequence[Dot]) -> PerConn:
         """As `edits_of`, and forget them."""
+        self.placed.difference_update(changes)
         return _by_conn(edit for change in changes for edit in self._by_change.pop(change, ()))
 
-    def refused(self, changes: Iterable[Dot]) -> PerConn:
-        """As `merged`, with the repeats of the same edits: they are not to be told merged either."""
+    def refused(self, changes: Sequence[Dot]) -> PerConn:
+        """As `merged`, with the repeats of the same edits: they are not to be told merged either.
+
+        What other repeats are in is not known where the edge has restarted since: they are forgotten, and sent again by
+        their clients when the document has given way.
+        """
+        self.placed.difference_update(changes)
         edits = [edit for change in changes for edit in self._by_change.pop(change, ())]
         names = {dot for _, dot in edits}
         edits += [edit for edit in self._unmerged if edit[1] in names]
-        self._unmerged = [edit for edit in self._unmerged if edit[1] not in names]
-        self._on_disk = [edit for edit in self._on_disk if edit[1] not in names]
+        self._unmerged, self._on_disk = [], []
         return _by_conn(dict.fromkeys(edits))
 
     def quiet_on_disk(self) -> PerConn:

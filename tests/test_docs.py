@@ -1,4 +1,4 @@
-"""The documentation is run: commands parse, links lead somewhere, make targets exist."""
+"""The documentation holds: commands parse, links lead somewhere, make targets exist, every block is run by a test."""
 
 from __future__ import annotations
 
@@ -41,6 +41,22 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")) if "://" not in link]
 
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_block_of_code_is_of_a_kind_that_a_test_runs() -> None:
+    """console: test_docs_console; python: test_readme_client; js: interop/test_readme; client.md: test_client_page."""
+    found = {
+        (page.name, language)
+        for page in PAGES
+        for language in re.findall(r"^```(.*)$", page.read_text("utf-8"), re.M)[::2]
+    }
+
+    assert {(page, language) for page, language in found if language not in ("console", "text")} == {
+        ("README.md", "python"),
+        ("README.md", "js"),
+        ("client.md", "python"),
+        ("security.md", "js"),
+    }
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:

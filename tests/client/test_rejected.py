@@ -180,6 +180,29 @@ def test_a_strict_leader_refuses_and_the_client_hears_it_at_a_real_edge(tmp_path
             leader.end()
 
 
+def test_who_wrote_is_told_by_an_edge_that_was_killed_before_the_leader_refused(tmp_path: Path) -> None:
+    (tmp_path / "strict").mkdir()
+    (tmp_path / "strict" / "sitecustomize.py").write_text(STRICT)
+    with Cluster(tmp_path, ["a"], leader=False) as cluster:
+
+        async def test() -> None:
+            async with connect(cluster["a"].ws, store=tmp_path / "ada.db") as session:
+                plan = await session.open(PLAN)
+                plan.insert("body", 0, "forbidden")
+                await plan.confirmed(Stage.LOG, timeout=20)
+                await asyncio.to_thread(cluster["a"].restart)
+                command = ["leader", "--nats", cluster.nats.url]
+                leader = Node("leader", "strict", tmp_path, command, {"PYTHONPATH": str(tmp_path / "strict")})
+                await asyncio.to_thread(leader.start)
+                try:
+                    with pytest.raises(EditRejected, match="forbidden here"):
+                        await plan.confirmed(timeout=40)
+                finally:
+                    await asyncio.to_thread(leader.end)
+
+        running(test)
+
+
 def old_client(address: str) -> None:
     """One of version 1 of the extension: it is not told what it could not read, and nothing false either."""
 

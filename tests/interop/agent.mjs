@@ -6,18 +6,15 @@
 // Every document has four roots, named as their kinds: text, map, array, xml.
 
 import { createHash } from 'node:crypto'
-import { createInterface } from 'node:readline'
 import { WebSocket } from 'ws'
 import { WebsocketProvider } from 'y-websocket'
 import * as Y from 'yjs'
+import { collectComplaints, serve, until } from './requests.mjs'
 
 const ROOTS = ['text', 'map', 'array', 'xml']
-const POLL_MS = 10
 const BACKOFF_MS_MAX = 400 // a test that kills servers does not wait for the default 2.5 s
 const editors = new Map()
-const complaints = [] // what the provider prints, such as "Unable to compute message"
-console.error = (...words) => complaints.push(words.map(String).join(' '))
-console.warn = console.error
+const complaints = collectComplaints()
 process.setMaxListeners(0) // each provider listens for the end of the process, and many live in here
 
 // --- values ----------------------------------------------------------------------------------------------------------
@@ -92,28 +89,6 @@ function view (editor, name, args) {
   return VIEWS[name](editor, ...args)
 }
 
-// Sorted keys: maps have no order of their own.
-function canonical (value) {
-  if (value === undefined) return 'null'
-  if (value === null || typeof value !== 'object') return JSON.stringify(value)
-  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
-  return `{${Object.keys(value).sort().map((key) => `${JSON.stringify(key)}:${canonical(value[key])}`).join(',')}}`
-}
-
-async function until (editor, { view: name, args = [], equals, ms }) {
-  const wanted = canonical(equals)
-  const ends = Date.now() + ms
-  for (;;) {
-    let got
-    try { got = view(editor, name, args) } catch (error) { got = String(error) }
-    if (canonical(got) === wanted) return got
-    if (Date.now() > ends) {
-      throw new Error(`${name} is not ${wanted.slice(0, 400)} within ${ms} ms but ${canonical(got).slice(0, 400)}`)
-    }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
-  }
-}
-
 // --- requests --------------------------------------------------------------------------------------------------------
 const OPS = {
   open ({ name, url, room, clientID, connect = true }) {
@@ -184,7 +159,7 @@ const OPS = {
   // The socket goes without a closing word, as when a lid is shut; the provider comes back by itself.
   drop: ({ name }) => { one(name).provider.ws?.terminate(); return null },
   read: ({ name, view: what, args = [] }) => view(one(name), what, args),
-  until: (request) => until(one(request.name), request),
+  until: (request) => until(() => view(one(request.name), request.view, request.args ?? []), request),
   complaints: () => complaints.splice(0)
 }
 
@@ -194,18 +169,4 @@ function one (name) {
   return editor
 }
 
-async function answer (line) {
-  const request = JSON.parse(line)
-  let reply
-  try {
-    if (!Object.hasOwn(OPS, request.op)) throw new Error(`unknown request: ${request.op}`)
-    reply = { id: request.id, value: (await OPS[request.op](request)) ?? null }
-  } catch (error) {
-    reply = { id: request.id, error: error instanceof Error ? error.message : String(error) }
-  }
-  process.stdout.write(JSON.stringify(reply) + '\n')
-}
-
-const input = createInterface({ input: process.stdin, crlfDelay: Infinity })
-input.on('line', (line) => { answer(line) })
-input.on('close', () => process.exit(0)) // whoever drives it is gone
+serve(OPS)

@@ -20,9 +20,10 @@ import pytest
 
 from tests.processes import Json, Node, as_int, record
 
-__all__ = ["Agent", "Edit", "Editor", "need_node", "shared"]
+__all__ = ["YJS_14", "Agent", "Edit", "Editor", "need_node", "shared"]
 
 HERE = Path(__file__).parent
+YJS_14 = "agent-14.mjs"
 ANSWER_S_MAX = 60.0
 UNTIL_MS = 20_000
 
@@ -34,7 +35,7 @@ def need_node() -> None:
     """Skip, by name, where stock Yjs cannot run."""
     if shutil.which("node") is None:
         pytest.skip("Node.js is not installed; stock Yjs needs it")
-    if not (HERE / "node_modules" / "y-websocket").is_dir():
+    if not all((HERE / "node_modules" / package).is_dir() for package in ("y-websocket", "@y/websocket")):
         pytest.skip("stock Yjs is not installed; run: npm install --prefix tests/interop")
 
 
@@ -46,12 +47,12 @@ def shared(kind: str, of: Json = None, **more: Json) -> Json:
 class Agent:
     """`with Agent() as agent:` and `agent.open("ada", edge, "notes/plan")`."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "agent.mjs") -> None:
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._asked = 0
         self._names: set[str] = set()
         self._process = subprocess.Popen(
-            ["node", str(HERE / "agent.mjs")],
+            ["node", str(HERE / program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -131,9 +132,9 @@ class Editor:
         return self._agent.ask(op, {"name": self.name, **arguments})
 
     # --- edits -------------------------------------------------------------------------------------------------------
-    def edit(self, *edits: Edit, apart: bool = False) -> None:
-        """One transaction; `apart`: one each."""
-        self._ask("edit", edits=cast(Json, list(edits)), apart=apart)
+    def edit(self, *edits: Edit, apart: bool = False) -> Json:
+        """One transaction; `apart`: one each. What the agent has to say about it: agent-14.mjs, nothing otherwise."""
+        return self._ask("edit", edits=cast(Json, list(edits)), apart=apart)
 
     def insert(self, index: int, text: str) -> None:
         self.edit(["insert", ["text"], index, text])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from sync import extension, replica
-from sync.change import Merged, SyncAsk
+from sync import extension, replica, wire
+from sync.change import Merged, Snapshot, SyncAsk
 from sync.edge import EdgeStep
 from sync.errors import InvalidUpdate
 from sync.extension import Edit, Rejected, Safe, Stage
 from sync.ids import ConnId, Dot, Origin
 from sync.step import EdgeEffect, Send, Step
 from sync.validate import Shape, check_update
-from tests.sync.stage import PLAN, Ada, Chair, Island, Sea
+from tests.sync.stage import PLAN, Ada, Chair, Island, Sea, frame
 
 REASON = "update: forbidden here"
 
@@ -155,3 +155,139 @@ def test_a_leader_that_comes_later_knows_it_from_the_log(strict: None) -> None:
 
     assert Dot(Origin(1), 1) in answer.rejected
     assert answer.reason == REASON
+
+
+def come_back(island: Extended, conn: int, update: bytes) -> None:
+    """A client of edit 1, which nobody has said is merged, connects and sends it again."""
+    island.enter(conn)
+    island.send(conn, wire.encode(wire.SyncStep1(b"\x00")))
+    island.edit(conn, 1, update)
+
+
+def restarted_after(island: Extended, sea: Sea, update: bytes) -> None:
+    """The edge has taken the edit, and is a new process before anybody has judged it."""
+    island.enter(1)
+    sea.settle()
+    island.edit(1, 1, update)
+    island.commit()
+    island.published.clear()
+    island.crash(2)
+
+
+def test_a_repeat_that_waits_at_a_restarted_edge_is_told(strict: None) -> None:
+    island, ada = Extended("a", 1), Ada(9)
+    sea = Sea(island)
+    update = ada.type("forbidden")
+    restarted_after(island, sea, update)
+
+    come_back(island, 1, update)
+    island.link()
+    sea.settle()
+    assert 1 in island.closed  # its document gave way: nothing was said of the edit, least of all that it is merged
+    come_back(island, 2, update)
+    sea.settle()
+
+    assert words(island.told)[-1] == (REASON, 1)
+    assert (Stage.MERGED, 1) not in words(island.told)
+
+
+def test_who_comes_back_after_a_restart_and_a_rejection_is_told(strict: None) -> None:
+    island, ada = Extended("a", 1), Ada(9)
+    sea = Sea(island)
+    update = ada.type("forbidden")
+    restarted_after(island, sea, update)
+    island.link()
+    sea.settle()
+    island.tick(11_000)
+    sea.settle()
+    assert island.outbox == 0
+
+    come_back(island, 1, update)
+    sea.settle()
+
+    assert words(island.told)[-1] == (REASON, 1)
+    assert (Stage.MERGED, 1) not in words(island.told)
+
+
+def test_a_rejection_that_a_later_leader_does_not_know_is_judged_again(strict: None) -> None:
+    """It lies before the snapshot that the leader has begun with; the edge was away and has restarted since."""
+    island, other, ada, ben = Extended("a", 1), Island("b", 3), Ada(9), Ada(8)
+    sea = Sea(island, other)
+    update = ada.type("forbidden")
+    island.enter(1)
+    sea.settle()
+    island.edit(1, 1, update)
+    island.commit()
+    (change,) = island.published
+    island.published.clear()
+    version = sea.log.append(change)
+    island.do(island.edge.published(change.doc, change.dot, version, island.now))
+    island.commit()
+    island.crash(2)
+    sea.chair.deliver(version.seq)
+    sea.chair.said.clear()
+    other.open(1)
+    other.send(1, frame(ben.type("good")))
+    sea.settle(other)
+    snapshot_of(sea)
+    sea.chair = Chair(sea.log, 98)
+
+    island.link()
+    come_back(island, 1, update)
+    sea.settle()
+    for conn in (2, 3):
+        if conn - 1 in island.closed:
+            come_back(island, conn, update)
+            sea.settle()
+
+    assert words(island.told)[-1] == (REASON, 1)
+    assert (Stage.MERGED, 1) not in words(island.told)
+
+
+def snapshot_of(sea: Sea) -> None:
+    answer = sea.chair.answer(SyncAsk(PLAN, 1, b"\x00", None))
+    sea.log.snapshots[PLAN] = Snapshot(PLAN, answer.version, answer.update, answer.dots, answer.digest)
+
+
+def test_a_lost_rejection_is_not_taken_for_a_merge_when_a_later_broadcast_comes(strict: None) -> None:
+    island, other, ada, ben = Extended("a", 1), Island("b", 3), Ada(9), Ada(8)
+    sea = Sea(island, other)
+    island.enter(1)
+    other.open(1)
+    sea.settle()
+    island.edit(1, 1, ada.type("forbidden"))
+    island.commit()
+    (change,) = island.published
+    island.published.clear()
+    version = sea.log.append(change)
+    island.do(island.edge.published(change.doc, change.dot, version, island.now))
+    sea.chair.deliver(version.seq)
+    sea.chair.said.clear()
+
+    other.send(1, frame(ben.type("good")))
+    sea.settle()
+
+    assert words(island.told) == [(Stage.EDGE, 1), (Stage.LOG, 1), (REASON, 1)]
+
+
+def test_what_an_edge_reads_from_the_log_itself_no_leader_has_merged() -> None:
+    island, ada = Extended("a", 1), Ada(9)
+    sea = Sea(island)
+    island.enter(1)
+    sea.settle()
+    island.edit(1, 1, ada.type("x"))
+    island.commit()
+    (change,) = island.published
+    island.published.clear()
+    version = sea.log.append(change)
+    island.do(island.edge.published(change.doc, change.dot, version, island.now))
+
+    island.do(island.edge.logged(PLAN, None, sea.log.entries, island.now))
+    island.commit()
+    assert words(island.told) == [(Stage.EDGE, 1), (Stage.LOG, 1)]
+    assert island.outbox == 1
+
+    sea.chair.deliver(version.seq)
+    sea.settle()
+    assert words(island.told)[-1] == (Stage.MERGED, 1)
+    assert island.outbox == 0
