@@ -28,7 +28,7 @@ from sync.document import JsonValue
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, InvalidInput, StoreDamaged, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
-from sync.limits import COMMIT_LAZY_MS, FIRST_OPEN_MS_MAX, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT
+from sync.limits import COMMIT_LAZY_MS, FIRST_OPEN_MS_MAX, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
 from sync.replica import Replica
 from sync.slow import Readers
 from sync.step import (
@@ -66,6 +66,7 @@ __all__ = ["ASIDE", "STORE", "Connection", "EdgeDaemon", "Reading"]
 log = logging.getLogger("skerry.edge")
 
 TICK_S = 0.1
+SPREAD_REST = 4  # presence to thousands of clients takes at most a fifth of the time
 LOG_WARNING_MS = 10_000  # between two warnings that the log refuses changes
 STORE = "edge.db"  # in the directory of its data
 ASIDE = "aside"  # there too: what was set aside
@@ -166,6 +167,9 @@ class EdgeDaemon:
         self._flush_soon = False
         self._flush_later: asyncio.TimerHandle | None = None
         self._ending = False
+        self._spread_soon = False
+        self._spread_s = 0.0
+        """When presence may go out again."""
         self._pace = Pace()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -302,6 +306,16 @@ class EdgeDaemon:
         for effect in step.now:
             self._perform(effect)
         self._wake_flush()
+        if self.machine.wants_spread and not self._spread_soon:
+            self._spread_soon = True
+            self._loop.call_later(max(0.0, self._spread_s - self._loop.time()), self._spread)
+
+    def _spread(self) -> None:
+        self._spread_soon = False
+        began_s = self._loop.time()
+        self._do(self.machine.spread())
+        ended_s = self._loop.time()
+        self._spread_s = ended_s + max(PRESENCE_JOIN_MS / 1000, SPREAD_REST * (ended_s - began_s))
 
     def _wake_flush(self) -> None:
         if self._committing or self._flush_soon or not self.machine.wants_flush:

@@ -2,6 +2,10 @@
 
 Room: awareness in and out, between an edge's own clients and the other edges. Never stored, may be lost (law 10). What
 a client's message means otherwise is `sync.serving`'s, which is built on this.
+
+News is gathered, and goes out as one message a document when the shell says so: two hundred cursors that move ten times
+a second would be 400,000 frames a second. Who alone brought all of it is not sent it back; who brought a part of it is,
+which stock clients know how to read.
 """
 
 from __future__ import annotations
@@ -10,9 +14,9 @@ from collections.abc import Sequence
 
 from . import wire
 from .errors import InvalidInput, LimitReached
-from .hosted import Hosted
+from .hosted import Hosted, News
 from .ids import ConnId, DocId
-from .presence import encode_awareness
+from .presence import encode_awareness, payloads
 from .step import EdgeEffect, PresenceOut, Send
 from .validate import AwarenessEntry, check_awareness
 
@@ -26,6 +30,8 @@ class Company:
         self.linked = False
         """Set by the upper half: whether presence leaves the edge, and whether a first open waits."""
         self.hosted: dict[DocId, Hosted] = {}
+        self._talking: dict[DocId, None] = {}
+        """Documents with news of presence that has not gone out."""
 
     def _fan_out(self, host: Hosted, frame: bytes, besides: Sequence[ConnId], out: Out) -> None:
         conns = tuple(conn for conn in host.conns if conn not in besides) if besides else tuple(host.conns)
@@ -45,7 +51,7 @@ class Company:
             news = host.presence.merge(entries, None, now_ms)
         except (InvalidInput, LimitReached):
             return  # presence may be lost (law 10)
-        self._send_presence(news, tuple(host.conns), out)
+        self._gather(host, news, None, outward=False)
         corrections = host.presence.corrections(entries)
         if corrections and self.linked:  # it left here and went there: told so, its client comes back with a new clock
             out.append(PresenceOut(doc, encode_awareness(corrections)))
@@ -67,12 +73,39 @@ class Company:
         if everybody:
             out.append(Send((conn,), wire.encode(wire.AwarenessUpdate(everybody))))
 
-    def _presence_news(self, host: Hosted, news: Sequence[AwarenessEntry], besides: Sequence[ConnId], out: Out) -> None:
-        if news:
-            payload = encode_awareness(news)
-            self._fan_out(host, wire.encode(wire.AwarenessUpdate(payload)), besides, out)
-            if self.linked:
-                out.append(PresenceOut(host.doc, payload))
+    def _gather(self, host: Hosted, entries: Sequence[AwarenessEntry], by: ConnId | None, *, outward: bool) -> None:
+        """News for the clients here, and where it is theirs, `outward`, for the other edges."""
+        if not entries:
+            return
+        news = host.news
+        if news is None:
+            news = host.news = News(by)
+            self._talking[host.doc] = None
+        elif news.by != by:
+            news.by = None
+        for entry in entries:
+            news.entries[entry.client] = entry
+            if outward:
+                news.outward[entry.client] = None
+
+    @property
+    def wants_spread(self) -> bool:
+        return bool(self._talking)
+
+    def spread(self, out: Out) -> None:
+        """What was gathered goes to everybody."""
+        for doc in self._talking:
+            host = self.hosted.get(doc)
+            if host is None or host.news is None:
+                continue
+            news, host.news = host.news, None
+            besides = () if news.by is None else (news.by,)
+            for payload in payloads(news.entries.values()):
+                self._fan_out(host, wire.encode(wire.AwarenessUpdate(payload)), besides, out)
+            if self.linked and news.outward:
+                for payload in payloads(news.entries[client] for client in news.outward):
+                    out.append(PresenceOut(doc, payload))
+        self._talking.clear()
 
     def _send_presence(self, entries: Sequence[AwarenessEntry], conns: tuple[ConnId, ...], out: Out) -> None:
         if conns and entries:

@@ -149,6 +149,17 @@ class Edge(Outbox):
         return Step(tuple(out))
 
     @property
+    def wants_spread(self) -> bool:
+        """There is news of who is here."""
+        return self._serving.wants_spread
+
+    def spread(self) -> EdgeStep:
+        """News of who is here goes to everybody: at once, or a little later and then several as one."""
+        out: Out = []
+        self._serving.spread(out)
+        return Step(tuple(out))
+
+    @property
     def wants_flush(self) -> bool:
         return self._serving.wants_flush or bool(self._shipped)
 

@@ -15,9 +15,9 @@ from .ports import StoredDocument
 from .presence import Presence
 from .replica import Replica, Taken
 from .tracking import Tracking
-from .validate import Shape
+from .validate import AwarenessEntry, Shape
 
-__all__ = ["Flushed", "Hosted", "Pending", "replica_of"]
+__all__ = ["Flushed", "Hosted", "News", "Pending", "replica_of"]
 
 
 class Pending(NamedTuple):
@@ -43,6 +43,17 @@ class Flushed:
 
 
 @dataclass(slots=True)
+class News:
+    """Presence that has not gone out yet, by client."""
+
+    by: ConnId | None
+    """The one connection that brought all of it; None where several did, or another edge."""
+    entries: dict[int, AwarenessEntry] = field(default_factory=dict)
+    outward: dict[int, None] = field(default_factory=dict)
+    """Whom the other edges are to hear of."""
+
+
+@dataclass(slots=True)
 class Hosted:
     doc: DocId
     replica: Replica | None = None
@@ -65,6 +76,7 @@ class Hosted:
     held: list[bytes] | None = None
     """Such a flush is on its way to the disk: what comes from the log meanwhile, for after it (it may depend on it)."""
     presence: Presence = field(default_factory=Presence)
+    news: News | None = None
     tracking: Tracking = field(default_factory=Tracking)
     unmerged: DotSet = field(default_factory=DotSet)
     """The outbox: dots that the leader has not merged."""

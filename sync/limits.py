@@ -23,6 +23,7 @@ AWARENESS_ENTRIES_MAX: Final = 1_000  # one message; a tab speaks for itself, a 
 AWARENESS_STATE_BYTES_MAX: Final = 64 * 1024  # a cursor is 200 bytes
 PRESENCE_ENTRIES_MAX: Final = 5_000  # per document
 PRESENCE_BYTES_MAX: Final = 8 * 1024 * 1024  # all states of a document; 5,000 of the largest would be 320 MB
+PRESENCE_JOIN_MS: Final = 30  # between two messages of who is here and where: a screen shows some such steps a second
 PRESENCE_PAYLOAD_BYTES_MAX: Final = 512 * 1024  # one awareness message between edges: half of NATS' max_payload
 
 CLIENT_MESSAGES_PER_S: Final = 5_000  # of one connection, for long; typing is 10, a replay at full speed some thousands

@@ -32,7 +32,7 @@ from .limits import (
 )
 from .validate import AwarenessEntry
 
-__all__ = ["Presence", "encode_awareness"]
+__all__ = ["Presence", "encode_awareness", "payloads"]
 
 _GONE = "null"
 
@@ -181,6 +181,23 @@ def _is_news(entry: AwarenessEntry, known: _Known | None) -> bool:
     if entry.clock != known.clock:
         return entry.clock > known.clock  # Invariant 1.
     return _is_removal(entry) and known.state != ""  # as y-protocols: who was not heard of may be declared gone
+
+
+def payloads(entries: Iterable[AwarenessEntry]) -> list[bytes]:
+    """These entries as awareness payloads, each within what one message may hold."""
+    found: list[bytes] = []
+    part: list[AwarenessEntry] = []
+    size = 0
+    for entry in entries:
+        bytes_count = len(entry.state) * 4 + 20  # at most, with three numbers
+        if part and (len(part) == AWARENESS_ENTRIES_MAX or size + bytes_count > PRESENCE_PAYLOAD_BYTES_MAX):
+            found.append(encode_awareness(part))
+            part, size = [], 0
+        part.append(entry)
+        size += bytes_count
+    if part:
+        found.append(encode_awareness(part))
+    return found
 
 
 def encode_awareness(entries: Iterable[AwarenessEntry]) -> bytes:

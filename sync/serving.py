@@ -124,7 +124,7 @@ class Serving(Telling):
         host.conns.pop(conn, None)
         host.tracking.left(conn)
         host.idle_since_ms = now_ms
-        self._presence_news(host, host.presence.leave(conn), (), out)
+        self._gather(host, host.presence.leave(conn), None, outward=True)
 
     def host_of(self, conn: ConnId) -> Hosted | None:
         doc = self._conns.get(conn)
@@ -134,7 +134,7 @@ class Serving(Telling):
         match extension.decode(frame) if conn in host.tracking.conns else wire.decode_frame(frame):
             case wire.AwarenessUpdate(payload):
                 entries = check_awareness(payload)
-                self._presence_news(host, host.presence.merge(entries, conn, now_ms), (conn,), out)
+                self._gather(host, host.presence.merge(entries, conn, now_ms), conn, outward=True)
                 self._send_presence(host.presence.corrections(entries), (conn,), out)
             case wire.QueryAwareness():
                 self._send_states(host, conn, out)
@@ -535,7 +535,7 @@ class Serving(Telling):
         """One document's time limits. True: a gap that no client can close; compare with the leader."""
         if host.ready_by_ms is not None and now_ms >= host.ready_by_ms:
             self.become_ready(host, out)
-        self._send_presence(host.presence.expire(now_ms), tuple(host.conns), out)
+        self._gather(host, host.presence.expire(now_ms), None, outward=False)
         for conn, why in host.told_refused():
             self._drop_conn(conn, CLOSE_BAD_UPDATE, why, now_ms, out)
         if host.replica is not None and host.replica.early:
@@ -570,7 +570,7 @@ class Serving(Telling):
 
     def leave_memory(self, host: Hosted, now_ms: int, out: Out, idle_ms: int = limits.DOCUMENT_IDLE_MS) -> None:
         """With an outbox only the document itself leaves; its record stays to hear of the merge."""
-        busy = host.conns or host.commits or host.pending or host.loading or host.suspects
+        busy = host.conns or host.news or host.commits or host.pending or host.loading or host.suspects
         if busy or self.writing.holds(host.doc) or now_ms - host.idle_since_ms < idle_ms:
             return
         if len(host.unmerged):

@@ -85,7 +85,7 @@ class EdgeNode:
         """What is sent now answers a commit or a frame: else it is fan-out, which may hold a writer's own deletion
         because somebody else deleted the same."""
         self.follows: set[DocId] = set()
-        self._flushing = False
+        self._flushing = self._spreading = False
         self._commits = 0
         self._stored_witness: Witness | None = None
         self._known_witness: Witness | None = None
@@ -180,6 +180,9 @@ class EdgeNode:
             self.store(step.commit)
         edge = self.edge
         if edge is not None:
+            if edge.wants_spread and not self._spreading:
+                self._spreading = True
+                self.later(self._pace.choice((0, 0, 5, 30)), self._spread)
             if edge.wants_flush and not self._flushing:
                 self._flushing = True
                 self.later(self.world.rng.choice((0, 0, 1, 5)), self._flush)
@@ -190,6 +193,11 @@ class EdgeNode:
         """Unless the process has died by then."""
         run = self.run
         self.world.after(delay_ms, lambda: action() if run == self.run else None)
+
+    def _spread(self) -> None:
+        self._spreading = False
+        if self.edge is not None:
+            self._do(self.edge.spread())
 
     def _flush(self) -> None:
         self._flushing = False

@@ -91,6 +91,11 @@ class Island:
         self.aside: list[SetAside] = []
 
     def do(self, step: EdgeStep) -> None:
+        self._perform(step)
+        if self.edge.wants_spread:
+            self.do(self.edge.spread())
+
+    def _perform(self, step: EdgeStep) -> None:
         for effect in step.now:
             match effect:
                 case Send(conns, data):

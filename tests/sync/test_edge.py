@@ -12,6 +12,7 @@ from sync.errors import DocumentBroken
 from sync.ids import ConnId, DocId, Dot, DotSet, Origin, Version, parse_document_id
 from sync.presence import encode_awareness
 from sync.replica import Replica
+from sync.step import PresenceOut, Send
 from sync.validate import AwarenessEntry
 from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Island, Log, Sea, frame
 
@@ -789,3 +790,35 @@ def test_what_builds_on_a_commit_that_failed_is_not_written_either() -> None:
     sea.chair.said.clear()
     sea.settle()
     assert a.text() == "from b"
+
+
+def test_moves_of_many_are_one_message_to_everybody_and_to_the_other_edges() -> None:
+    island = Island("a", 1)
+    island.link()
+    for conn in (1, 2, 3):
+        island.open(conn)
+    edge = island.edge
+
+    for clock in range(1, 11):
+        for conn in (1, 2):
+            entry = AwarenessEntry(conn, clock, f'{{"at":{clock}}}')
+            edge.received(ConnId(conn), wire.encode(wire.AwarenessUpdate(encode_awareness([entry]))), 0)
+    step = edge.spread()
+
+    newest = encode_awareness([AwarenessEntry(conn, 10, '{"at":10}') for conn in (1, 2)])
+    told = [(effect.conns, effect.frame) for effect in step.now if isinstance(effect, Send)]
+    assert told == [((ConnId(1), ConnId(2), ConnId(3)), wire.encode(wire.AwarenessUpdate(newest)))]
+    assert [effect.payload for effect in step.now if isinstance(effect, PresenceOut)] == [newest]
+    assert not edge.wants_spread
+
+
+def test_who_alone_moved_is_not_sent_it_back() -> None:
+    island = Island("a", 1)
+    for conn in (1, 2):
+        island.open(conn)
+
+    entry = AwarenessEntry(7, 1, "{}")
+    island.edge.received(ConnId(1), wire.encode(wire.AwarenessUpdate(encode_awareness([entry]))), 0)
+    step = island.edge.spread()
+
+    assert [effect.conns for effect in step.now if isinstance(effect, Send)] == [(ConnId(2),)]
