@@ -316,7 +316,7 @@ def _document(damaged: _Damaged, key: int, doc: DocId, outbox: Sequence[int]) ->
             within = bool(folded) or row <= through
             if row in unsent:
                 check_update(update)
-                writes += _change(damaged, doc, row, update, within, dots)
+                writes += _change(damaged, doc, row, update, within, dots, bool(folded))
             elif not within:
                 writes.append(AppendUpdate(doc, update))
     except (sqlite3.Error, InvalidInput, ValueError, TypeError):
@@ -350,18 +350,23 @@ def _unsent(damaged: _Damaged, doc: DocId, outbox: Sequence[int]) -> list[Write]
     dots: set[Dot] = set()
     for row in outbox:
         try:
-            found = damaged.one("SELECT bytes FROM changes WHERE row = ?", row)
-            if found is None or not isinstance(found[0], bytes):
+            found = damaged.one("SELECT folded, bytes FROM changes WHERE row = ?", row)
+            if found is None or not isinstance(found[1], bytes):
                 raise ValueError("no bytes")
-            check_update(found[0])
-            writes += _change(damaged, doc, row, found[0], True, dots)
+            check_update(found[1])
+            writes += _change(damaged, doc, row, found[1], True, dots, bool(found[0]))
         except (sqlite3.Error, InvalidInput, ValueError, TypeError):
             damaged.unreadable += 1
     return writes
 
 
-def _change(damaged: _Damaged, doc: DocId, row: int, update: bytes, folded: bool, dots: set[Dot]) -> list[Write]:
-    """A row of the outbox. Raises ValueError, TypeError, sqlite3.Error where it is none; `dots` are those before it."""
+def _change(
+    damaged: _Damaged, doc: DocId, row: int, update: bytes, folded: bool, dots: set[Dot], again: bool
+) -> list[Write]:
+    """A row of the outbox. Raises ValueError, TypeError, sqlite3.Error where it is none; `dots` are those before it.
+
+    `again`: it was written to be shipped again, and may be all that is left: kept, but it vouches for nothing else.
+    """
     known = damaged.dots.get(row)  # of a row that does not read, the name is left
     found = (*known[1:], None, None, "", "", "", "", 0, "") if known is not None else damaged.one(_UNSENT, row)
     if found is None:
@@ -372,12 +377,15 @@ def _change(damaged: _Damaged, doc: DocId, row: int, update: bytes, folded: bool
         raise TypeError("not what was written")
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise TypeError("not what was written")
+    if seq == 0:
+        raise ValueError("dots count from 1")
     dot = Dot(Origin(origin), seq)
     if dot in dots:
         raise ValueError("one name for two changes")
     dots.add(dot)
     context = Context(edge, actor, causation, correlation, time_ms)
-    writes: list[Write] = [AppendUpdate(doc, update, dot, context, DotSet.from_text(covers), folded)]
+    within = DotSet() if again else DotSet.from_text(covers)
+    writes: list[Write] = [AppendUpdate(doc, update, dot, context, within, folded)]
     if isinstance(epoch, int) and isinstance(shipped, int):
         writes.append(MarkShipped(doc, ((dot, Version(epoch, shipped)),)))
     return writes

@@ -35,7 +35,7 @@ from sync.step import AppendUpdate, Compact, DropOutbox, MarkShipped, SetVersion
 
 __all__ = ["APPLICATION_ID", "FORMAT", "STATEMENTS", "SQLiteStore", "make_directory", "take_lock"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """`PRAGMA user_version`. A change of the tables bumps it, and still reads the older ones."""
 
 APPLICATION_ID: Final = 0x534B5259  # "SKRY": tells a store from any other SQLite file
@@ -55,11 +55,16 @@ _SCHEMA: Final = (
     "CREATE TABLE outbox(row INTEGER PRIMARY KEY, document INTEGER NOT NULL, origin INTEGER NOT NULL,"
     " dot_seq INTEGER NOT NULL, shipped_epoch INTEGER, shipped_seq INTEGER, update_bytes INTEGER NOT NULL,"
     " edge TEXT NOT NULL, actor TEXT NOT NULL, causation TEXT NOT NULL, correlation TEXT NOT NULL,"
-    " time_ms INTEGER NOT NULL, covers TEXT NOT NULL)",
+    " time_ms INTEGER NOT NULL, covers TEXT NOT NULL, heals INTEGER NOT NULL DEFAULT 0)",
     "CREATE UNIQUE INDEX outbox_dots ON outbox(document, origin, dot_seq)",
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT}",
+)
+
+_FROM_1: Final = (  # format 1 did not say which rows were shipped again: they go out as it would have shipped them
+    "ALTER TABLE outbox ADD COLUMN heals INTEGER NOT NULL DEFAULT 0",
+    "PRAGMA user_version = 2",
 )
 
 # What runs per commit, per load and per page of the outbox. A test asks SQLite that none of them scans a table.
@@ -67,7 +72,7 @@ STATEMENTS: Final = {
     "find_document": "SELECT key FROM documents WHERE doc = ?",
     "new_document": "INSERT INTO documents(doc) VALUES (?)",
     "append": "INSERT INTO changes(document, folded, bytes) VALUES (?, ?, ?)",
-    "append_outbox": "INSERT INTO outbox VALUES (?, ?, ?, ?, NULL, NULL, ?, ?, ?, ?, ?, ?, ?)",
+    "append_outbox": "INSERT INTO outbox VALUES (?, ?, ?, ?, NULL, NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
     "set_version": "UPDATE documents SET epoch = ?, seq = ?, dots = ? WHERE key = ?",
     "mark_shipped": "UPDATE outbox SET shipped_epoch = ?, shipped_seq = ?"
     " WHERE document = ? AND origin = ? AND dot_seq = ?",
@@ -88,7 +93,7 @@ STATEMENTS: Final = {
     "load_updates": "SELECT bytes FROM changes WHERE document = ? AND row > ? AND NOT folded ORDER BY row",
     "load_outbox": "SELECT origin, dot_seq, shipped_epoch, shipped_seq FROM outbox WHERE document = ? ORDER BY row",
     "page": "SELECT o.row, d.doc, o.origin, o.dot_seq, o.shipped_epoch, o.shipped_seq, o.edge, o.actor, o.causation,"
-    " o.correlation, o.time_ms, o.covers, c.bytes FROM outbox AS o CROSS JOIN changes AS c ON c.row = o.row"
+    " o.correlation, o.time_ms, o.covers, o.heals, c.bytes FROM outbox AS o CROSS JOIN changes AS c ON c.row = o.row"
     " CROSS JOIN documents AS d ON d.key = o.document WHERE o.row > ? ORDER BY o.row LIMIT ?",
     "get_meta": "SELECT value FROM meta WHERE key = ?",
     "set_meta": "INSERT OR REPLACE INTO meta VALUES (?, ?)",
@@ -197,15 +202,14 @@ class SQLiteStore:
         left = bytes_max
         with self._snapshot() as run:
             for found in run.execute(STATEMENTS["page"], (after, max(1, count_max))):
-                row, doc, origin, dot_seq, epoch, seq, edge, actor, causation, correlation, time_ms, covers, update = (
-                    found
-                )
+                row, doc, origin, dot_seq, epoch, seq, *said, time_ms, covers, heals, update = found
                 left -= len(_blob(update))
                 if rows and left < 0:
                     break
-                context = Context(_text(edge), _text(actor), _text(causation), _text(correlation), _number(time_ms))
+                edge, actor, causation, correlation = map(_text, said)
+                context = Context(edge, actor, causation, correlation, _number(time_ms))
                 change = Change(parse_document_id(doc), _dot(origin, dot_seq), update, context, self._dots(covers))
-                rows.append(OutboxRow(row, change, _version(epoch, seq)))
+                rows.append(OutboxRow(row, change, _version(epoch, seq), bool(heals)))
         return rows
 
     def outbox_totals(self) -> OutboxTotals:
@@ -320,6 +324,7 @@ class _Work:
                     size,
                     *said,
                     write.covers.to_text() if write.covers else "",
+                    int(write.heals),
                 ),
             )
         except sqlite3.IntegrityError as error:
@@ -388,7 +393,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _prepare(path: Path, writer: sqlite3.Connection) -> None:
     """Refuse what is no store of ours before anything is changed in it; then make it durable, whole and present."""
     unclean = _wal(path).exists() and _wal(path).stat().st_size > 0
-    fresh = _check_format(path, writer)
+    written = _check_format(path, writer)
     mode = writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise StoreError(f"{path}: this file system cannot hold a write-ahead log; put the store on a local disk")
@@ -409,19 +414,18 @@ def _prepare(path: Path, writer: sqlite3.Connection) -> None:
         if verdict != "ok":
             raise StoreDamaged(_damaged(path, str(verdict).replace("\n", " ")))
     writer.execute("BEGIN IMMEDIATE")  # also for an old store: a read-only file is refused now, not at the first edit
-    if fresh:
-        for statement in _SCHEMA:
-            writer.execute(statement)
+    for statement in _SCHEMA if written == 0 else _FROM_1 if written == 1 else ():
+        writer.execute(statement)
     writer.execute("COMMIT")
 
 
-def _check_format(path: Path, writer: sqlite3.Connection) -> bool:
-    """True for a file that holds nothing yet."""
+def _check_format(path: Path, writer: sqlite3.Connection) -> int:
+    """The format that it is written in; 0 for a file that holds nothing yet."""
     application = writer.execute("PRAGMA application_id").fetchone()[0]
     written = writer.execute("PRAGMA user_version").fetchone()[0]
     tables = writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if (application, written, tables) == (0, 0, 0):
-        return True
+        return 0
     if application != APPLICATION_ID or written < 1:
         ours = writer.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('outbox', 'states')").fetchone()[0]
         if ours == 2:
@@ -429,7 +433,7 @@ def _check_format(path: Path, writer: sqlite3.Connection) -> bool:
         raise StoreError(f"{path}: an SQLite file, but no Skerry store; name another path")
     if written > FORMAT:
         raise StoreTooNew(f"{path}: format {written}, this program reads up to {FORMAT}; start a newer Skerry")
-    return False
+    return int(written)
 
 
 def make_directory(directory: Path) -> None:

@@ -6,6 +6,11 @@ otherwise is `sync.edge`'s, which is built on this; what is on its way right now
 Invariants:
 1. A change is published only when it is committed (law 2).
 2. An outbox row stays until the leader has merged it: it is dropped by its dot, or by a version that covers its place.
+3. What heals a log is good for the link over which the log was found to lack it. It names all that its edge held as
+   covered, and holds the difference alone: where the log loses more meanwhile, it would vouch for what went with that.
+   The document has its content, so its row is dropped, and the document is compared anew.
+4. While documents have yet to be compared with a log that is not the one this edge knew, it is not believed that the
+   log has what an earlier link was told: it may have been lost under the same epoch.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .catchup import Catchup
+from .change import Change
 from .company import Out
 from .extension import Stage
 from .hosted import Hosted
@@ -35,6 +41,8 @@ class Outbox:
         self._serving = Serving(name, origin, namespace)
         self._catchup = Catchup()
         self._shipped: dict[DocId, list[tuple[Dot, Version]]] = {}
+        self._voided: set[tuple[DocId, Dot]] = set()
+        """Rows that Invariant 3 dropped since the link came: what was read from the disk before may name them still."""
 
     def _mark_shipped(self) -> None:
         """What the log has acknowledged goes to the disk with the next commit."""
@@ -46,8 +54,13 @@ class Outbox:
         self._shipped.clear()
 
     def _committed(self, ticket: int, out: Out) -> None:
-        """Invariant 1."""
-        changes = self._serving.committed(ticket, out)
+        """Invariants 1 and 3."""
+        hosted = self._serving.hosted
+        changes = [
+            change
+            for change in self._serving.committed(ticket, out)
+            if change.doc not in hosted or change.dot in hosted[change.doc].unmerged
+        ]
         out.extend(self.shipping.committed(changes))
 
     # --- the link ----------------------------------------------------------------------------------------------------
@@ -62,14 +75,17 @@ class Outbox:
             self._catchup.sweeping = True
         if self._catchup.sweeping:
             out.append(ListDocuments(in_log=False))
+        self._voided.clear()
+        for doc, dot in self._serving.writing.forget_heals():
+            self._void(doc, dot)
         for host in self._serving.hosted.values():
             host.acked.clear()
-            host.heals = 0
+            host.heals = host.heal_after_ms = 0
             host.suspect = bool(len(host.unmerged))
             host.failures = 0
             self._catchup.want(host.doc, now_ms)
             self._serving.announce_presence(host, out)
-        out.extend(self.shipping.link_up(epoch))
+        out.extend(self.shipping.link_up())
 
     def _link_down(self, out: Out) -> None:
         """Clients notice nothing; a first open that waited for the leader waits no longer."""
@@ -82,12 +98,19 @@ class Outbox:
 
     # --- rows on their way -------------------------------------------------------------------------------------------
     def _outbox_read(self, read: int, rows: Sequence[OutboxRow], now_ms: int, out: Out) -> None:
+        changes: list[Change] = []
         for row in rows:
-            host = self._serving.host(row.change.doc, now_ms, out)
-            self._learn_outbox(host, ((row.change.dot, row.shipped),))
+            change = row.change
+            host = self._serving.host(change.doc, now_ms, out)
+            if row.heals and not self._serving.writing.heals(change.doc, change.dot):
+                self._void(change.doc, change.dot)
+            else:
+                self._learn_outbox(host, ((change.dot, row.shipped),))
+                if change.dot not in host.acked:
+                    changes.append(change)
             if host.replica is None:
                 self._catchup.want(host.doc, now_ms)
-        out.extend(self.shipping.rows(read, rows))
+        out.extend(self.shipping.rows(read, rows[-1].row if rows else None, changes))
 
     def _published(self, doc: DocId, dot: Dot, version: Version, now_ms: int, out: Out) -> None:
         """The log acknowledged a change at this place, which is of this link's epoch."""
@@ -105,11 +128,22 @@ class Outbox:
                 self._shipped.setdefault(doc, []).append((dot, version))
 
     def _learn_outbox(self, host: Hosted, outbox: Sequence[tuple[Dot, Version | None]]) -> None:
+        """Invariant 4."""
         host.suspect = host.suspect or bool(outbox)
         for dot, shipped in outbox:
+            if (host.doc, dot) in self._voided:
+                continue
             host.unmerged.add(dot)
-            if shipped is not None and shipped.epoch == self.epoch:
+            if shipped is not None and shipped.epoch == self.epoch and not self._catchup.sweeping:
                 host.acked.setdefault(dot, shipped)
+
+    def _void(self, doc: DocId, dot: Dot) -> None:
+        """Invariant 3."""
+        self._voided.add((doc, dot))
+        self._serving.writing.add(DropOutbox(doc, (dot,)))
+        host = self._serving.hosted.get(doc)
+        if host is not None:
+            host.unmerged.discard(dot)
 
     def _witnessed(self, version: Version, doc: DocId, dot: Dot) -> None:
         """This change stands at this place of the log."""
@@ -137,6 +171,7 @@ class Outbox:
         for dot in dots:
             host.unmerged.discard(dot)
             host.acked.pop(dot, None)
+            self._serving.writing.healed(host.doc, dot)
         self._serving.writing.add(DropOutbox(host.doc, dots))
         host.tracking.placed.update(placed)
         self._tell_merged(host, named, out)

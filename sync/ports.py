@@ -24,6 +24,8 @@ class OutboxRow:
     row: int
     change: Change
     shipped: Version | None
+    heals: bool = False
+    """As in AppendUpdate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Sequence
 from .change import Change
 from .ids import DocId, Dot
 from .limits import OUTBOX_WINDOW_BYTES, OUTBOX_WINDOW_COUNT, RETRY_MS_MAX, RETRY_MS_MIN
-from .ports import OutboxRow
 from .step import Publish, ReadOutbox
 
 __all__ = ["Shipping"]
@@ -31,7 +30,6 @@ class Shipping:
     __slots__ = (
         "_backlog",
         "_cursor",
-        "_epoch",
         "_inflight",
         "_inflight_bytes",
         "_queue",
@@ -45,7 +43,6 @@ class Shipping:
 
     def __init__(self) -> None:
         self.up = False
-        self._epoch = 0
         self._backlog = True
         self._reading = False
         self._read = 0
@@ -62,11 +59,10 @@ class Shipping:
     def inflight_count(self) -> int:
         return len(self._inflight)
 
-    def link_up(self, epoch: int) -> list[Publish | ReadOutbox]:
+    def link_up(self) -> list[Publish | ReadOutbox]:
         """Begin at the oldest row: what was in flight when the link fell may or may not be in the log."""
         self.link_down()
         self.up = True
-        self._epoch = epoch
         self._cursor = 0
         self._backlog = True
         return self._pump()
@@ -93,20 +89,22 @@ class Shipping:
             self._reading = False
         return self._pump()
 
-    def rows(self, read: int, rows: Sequence[OutboxRow]) -> list[Publish | ReadOutbox]:
-        """What a ReadOutbox gave. Invariant 2."""
+    def rows(self, read: int, last: int | None, changes: Sequence[Change]) -> list[Publish | ReadOutbox]:
+        """What a ReadOutbox gave: the last row's number (None: there was none) and what of it has to go out.
+
+        Invariant 2.
+        """
         if not self._reading or read != self._read:
             return []  # an answer from before the link fell, or before the queue ran over
         self._reading = False
-        if not rows:
+        if last is None:
             self._backlog = False
             return self._pump()
         self._clear_queue()
-        self._cursor = rows[-1].row
+        self._cursor = last
         effects: list[Publish | ReadOutbox] = []
-        for row in rows:
-            if row.shipped is None or row.shipped.epoch != self._epoch:
-                effects.extend(self._send(row.change))
+        for change in changes:
+            effects.extend(self._send(change))
         return effects + self._pump()
 
     def published(self, doc: DocId, dot: Dot) -> list[Publish | ReadOutbox]:

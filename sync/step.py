@@ -63,6 +63,8 @@ class AppendUpdate:
     covers: DotSet = field(default_factory=DotSet)
     folded: bool = False
     """True: the document has this content already; the row is the outbox's only and no update row of the document."""
+    heals: bool = False
+    """True: a difference to what one leader held, shipped again for a log that had lost it (`sync.outbox`)."""
 
 
 @dataclass(frozen=True, slots=True)

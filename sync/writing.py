@@ -35,6 +35,7 @@ class Writing:
     __slots__ = (
         "_again",
         "_from_log",
+        "_heals",
         "_name",
         "_origin",
         "_seqs",
@@ -55,6 +56,8 @@ class Writing:
         """Somebody waits for what waits here. Invariant 2."""
         self._waiting: set[DocId] = set()
         self._again: list[tuple[DocId, bytes]] = []
+        self._heals: dict[tuple[DocId, Dot], None] = {}
+        """Rows that `ship_again` became, while they are in the outbox and the link is the one they were made for."""
         self._ticket = 0
         self._seqs: dict[DocId, int] = {}
         """Newest dot per document written in this process's life. It outlives the document's stay in memory: a dot that
@@ -90,6 +93,20 @@ class Writing:
         self._waiting.add(host.doc)
         self.urgent = True
 
+    def heals(self, doc: DocId, dot: Dot) -> bool:
+        """Whether this row was made to heal the log that the link leads to now."""
+        return (doc, dot) in self._heals
+
+    def healed(self, doc: DocId, dot: Dot) -> None:
+        """It is in the outbox no more."""
+        self._heals.pop((doc, dot), None)
+
+    def forget_heals(self) -> list[tuple[DocId, Dot]]:
+        """The link is another one: what was found lacking was compared with what may be gone. Returns their rows."""
+        found, self._heals, self._again = list(self._heals), {}, []
+        self._waiting = {write.doc for write in self._writes} | self._from_log.keys() | self._versions.keys()
+        return found
+
     def merged(self, host: Hosted) -> tuple[list[Group], bytes]:
         """Everything pending, one update per context, and all of it as one update. Raises DocumentBroken."""
         groups: list[Group] = []
@@ -121,7 +138,8 @@ class Writing:
             covers.trim(_COVERS_RANGES_MAX)
             context = Context(edge=self._name, time_ms=wall_ms)
             change = Change(doc, self._next_dot(host), update, context, covers)
-            self.add(AppendUpdate(doc, update, change.dot, context, covers, folded=True))
+            self._heals[doc, change.dot] = None
+            self.add(AppendUpdate(doc, update, change.dot, context, covers, folded=True, heals=True))
             before = flushed.get(doc, Flushed(doc, (), (), b""))
             flushed[doc] = Flushed(doc, (*before.changes, change), before.writers, before.frame)
 

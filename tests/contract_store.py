@@ -305,6 +305,16 @@ class StoreContract:
         assert loaded(store) == StoredDocument(None, (b"next",), None, DotSet(), ())
         assert updates_in_outbox(store) == []
 
+    def test_a_row_that_heals_says_so(self, store: Store, disk: Disk) -> None:
+        store.commit([edit(1, b"1"), AppendUpdate(PLAN, b"again", Dot(ADA, 2), folded=True, heals=True)])
+        store.close()
+        store = disk.open()
+
+        assert [(row.change.update, row.heals) for row in store.outbox(0, ALL, ALL)] == [
+            (b"1", False),
+            (b"again", True),
+        ]
+
     # --- compaction ---------------------------------------------------------------------------------------------------
     def test_compaction_replaces_the_updates_before_it_and_no_other(self, store: Store) -> None:
         store.commit([AppendUpdate(PLAN, b"1"), AppendUpdate(OTHER, b"other")])

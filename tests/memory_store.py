@@ -50,13 +50,14 @@ class MemoryStore:
                 changed[write.doc] = self._documents.get(write.doc, _Document()).copy()
             document = changed[write.doc]
             match write:
-                case AppendUpdate(doc, update, dot, context, covers, folded):
+                case AppendUpdate(doc, update, dot, context, covers, folded, heals):
                     if not folded:
                         document.updates.append(update)
                     if dot is not None:
                         assert dot not in document.outbox, f"{doc}: the dot {dot} is in the outbox already"
                         row += 1
-                        document.outbox[dot] = OutboxRow(row, Change(doc, dot, update, context, covers.copy()), None)
+                        change = Change(doc, dot, update, context, covers.copy())
+                        document.outbox[dot] = OutboxRow(row, change, None, heals)
                 case SetVersion(_, version, dots):
                     document.version, document.dots = version, dots.copy()
                 case MarkShipped(_, shipped):

@@ -1,9 +1,11 @@
-"""Golden: what format 1 of the edge's store looks like on the disk. A newer format keeps reading it."""
+"""Golden: what the formats of the edge's store look like on the disk. A newer one keeps reading the older."""
 
 from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+
+import pytest
 
 from server.store import FORMAT, SQLiteStore
 from sync.change import Change, Context
@@ -30,6 +32,13 @@ INSERT INTO outbox VALUES (4, 1, 15, 2, 17, 41, 1, 'e', 'a', 'c', 'k', 99, ''), 
 INSERT INTO meta VALUES ('edge', 'name');
 """  # noqa: E501
 
+FORMAT_2 = (
+    FORMAT_1.replace("covers TEXT NOT NULL)", "covers TEXT NOT NULL, heals INTEGER NOT NULL DEFAULT 0)")
+    .replace("user_version = 1", "user_version = 2")
+    .replace("99, '')", "99, '', 0)")
+    .replace("'e:1-9')", "'e:1-9', 1)")
+)
+
 
 def test_a_store_of_format_1_is_read(tmp_path: Path) -> None:
     writer = sqlite3.connect(tmp_path / "store.db")
@@ -51,14 +60,33 @@ def test_a_store_of_format_1_is_read(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_is_written_today_is_format_1(tmp_path: Path) -> None:
-    """Fails where a table was changed without a new format number."""
+def test_a_store_of_format_2_says_which_rows_heal(tmp_path: Path) -> None:
+    writer = sqlite3.connect(tmp_path / "store.db")
+    writer.executescript(FORMAT_2)
+    writer.close()
+
+    store = SQLiteStore.open(tmp_path / "store.db")
+
+    assert [(row.row, row.change.dot, row.heals) for row in store.outbox(0, 10, 10)] == [
+        (4, Dot(Origin(15), 2), False),
+        (7, Dot(Origin(15), 3), True),
+    ]
+    store.close()
+
+
+@pytest.mark.parametrize("before", [None, FORMAT_1])
+def test_what_is_written_today_is_format_2(tmp_path: Path, before: str | None) -> None:
+    """Fails where a table was changed without a new format number; an older store becomes one of today's."""
+    if before is not None:
+        older = sqlite3.connect(tmp_path / "store.db")
+        older.executescript(before)
+        older.close()
     SQLiteStore.open(tmp_path / "store.db").close()
     golden = sqlite3.connect(":memory:")
-    golden.executescript(FORMAT_1)
+    golden.executescript(FORMAT_2)
     written = sqlite3.connect(tmp_path / "store.db")
 
-    assert FORMAT == 1
+    assert FORMAT == 2
     for query in ("SELECT sql FROM sqlite_master ORDER BY name", "PRAGMA application_id", "PRAGMA user_version"):
         assert written.execute(query).fetchall() == golden.execute(query).fetchall()
     golden.close()

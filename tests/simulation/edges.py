@@ -185,7 +185,7 @@ class EdgeNode:
                 self.later(self._pace.choice((0, 0, 5, 30)), self._spread)
             if edge.wants_flush and not self._flushing:
                 self._flushing = True
-                self.later(self.world.rng.choice((0, 0, 1, 5)), self._flush)
+                self.later(self.world.rng.choice(self.world.weather.flush_ms), self._flush)
             elif edge.witness is not None:
                 self._keep_witness(edge)
 

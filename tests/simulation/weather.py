@@ -64,6 +64,8 @@ class Weather:
     ack_wait_ms: int
     pending_max: int
     page_max: int
+    flush_ms: tuple[int, ...]
+    """How long what is pending waits for the others: a server under load lets more of it come."""
     pinned: float
     limits: tuple[tuple[str, int], ...]
     faults: tuple[tuple[int, str], ...]
@@ -95,6 +97,7 @@ class Weather:
             ack_wait_ms=rng.choice((700, 3_000)),
             pending_max=rng.choice((3, 50, 1_000)),
             page_max=rng.choice((1, 3, 1_000)),
+            flush_ms=rng.choice(((0, 0, 1, 5), (0, 2, 12), (0, 40, 150))),
             pinned=rng.choice((0.0, 0.5, 1.0)),
             limits=tuple((name, value) for name, value in SMALL_LIMITS.items() if rng.random() < 0.4),
             faults=tuple((at_ms, rng.choices(kinds, weights)[0]) for at_ms in times),

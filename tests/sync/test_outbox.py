@@ -1,0 +1,131 @@
+"""The outbox and the link, told as scenarios: what is shipped again, and what it says of itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from sync.change import Logged
+from sync.ids import Dot, Origin
+from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Island, Log, Sea, frame
+
+
+def _shorter(log: Log, count: int, epoch: int) -> Log:
+    """What a rolled-back server holds: the first `count` changes, under another epoch where somebody has noticed."""
+    kept = Log(epoch)
+    for entry in log.entries[:count]:
+        assert isinstance(entry, Logged)
+        kept.append(entry.change)
+    return kept
+
+
+def _healing(island: Island, chair: Chair) -> None:
+    """Asked, asked for the last of what both have, and found to hold more than the leader."""
+    while island.asks:
+        asks, island.asks = island.asks, []
+        for ask in asks:
+            island.do(island.edge.sync_answered(chair.answer(ask), island.now))
+
+
+def test_what_heals_one_log_claims_nothing_in_a_log_that_has_lost_more_since() -> None:
+    """The difference to what that leader had, with the names of everything: two more words of the log are gone."""
+    island, ada, ben = Island("a", 1), Ada(1), Ada(2)
+    sea = Sea(island)
+    island.open(1)
+    for update in (ada.type("ada"), ben.type("ben")):
+        island.send(1, frame(update))
+        sea.settle()
+    chair = Chair(_shorter(sea.log, 1, EPOCH + 1))
+    island.link(EPOCH + 1, intact=False)
+    _healing(island, chair)
+    island.flush()
+
+    chair = Chair(_shorter(sea.log, 0, EPOCH + 2))
+    island.unlink()
+    island.link(EPOCH + 2, intact=False)
+    island.commit()
+    for change in island.published:
+        chair.deliver(chair.log.append(change).seq)
+        replica = chair.leader.lanes[PLAN].replica
+        assert replica is not None
+        if Dot(Origin(1), 1) in replica.dots:
+            assert ada.crdt.client_id in replica.clocks, "a token of what ada wrote would count as covered"
+    sea.log, sea.chair = chair.log, chair
+    island.published.clear()
+    island.tick(6_000)
+    sea.settle()
+
+    replica = chair.leader.lanes[PLAN].replica
+    assert replica is not None
+    assert replica.clocks == {1: 3, 2: 3}
+    assert all(Dot(Origin(1), seq) in replica.dots for seq in (1, 2))
+    assert island.outbox == 0
+
+
+def test_what_was_to_heal_a_log_is_no_part_of_the_outbox_after_a_crash() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    sea = Sea(island)
+    island.open(1)
+    island.send(1, frame(ada.type("ada")))
+    sea.settle()
+    chair = Chair(Log(EPOCH + 1))
+    island.link(EPOCH + 1, intact=False)
+    _healing(island, chair)
+    island.commit()
+    assert island.outbox == 1
+
+    island.crash(2)
+    island.link(EPOCH + 1)
+    island.commit()
+
+    assert island.published == []
+    assert island.outbox == 0
+    sea.log, sea.chair = chair.log, chair
+    island.open(1)
+    sea.settle()
+    replica = chair.leader.lanes[PLAN].replica
+    assert replica is not None
+    assert replica.clocks == {1: 3}
+
+
+def test_rows_that_a_log_acknowledged_and_lost_are_shipped_again_also_under_its_epoch() -> None:
+    """Their place may be given to another change, or to none for long."""
+    island, ada = Island("a", 1), Ada(1)
+    log = Log()
+    chair = Chair(log)
+    island.link()
+    island.open(1)
+    island.send(1, frame(ada.type("x")))
+    island.commit()
+    (change,) = island.published
+    island.do(island.edge.published(PLAN, change.dot, log.append(change), island.now))
+    island.commit()
+
+    island.crash(2)
+    log.entries.clear()
+    island.link(EPOCH, intact=False)
+
+    assert [again.dot for again in island.published] == [change.dot]
+    chair.deliver(log.append(change).seq)
+    for merged in chair.said:
+        island.do(island.edge.merged(merged, island.now))
+    island.commit()
+    assert island.outbox == 0
+
+
+def test_what_this_link_has_acknowledged_is_not_shipped_again_when_the_outbox_is_read_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More waits than is kept in memory, and the outbox is read: what the log has been given since is in it too."""
+    monkeypatch.setattr("sync.shipping.OUTBOX_WINDOW_COUNT", 1)
+    island, ada = Island("a", 1), Ada(1)
+    log = Log()
+    island.link(EPOCH, intact=False)
+    island.open(1)
+    for letter in "abcd":
+        island.send(1, frame(ada.type(letter)))
+        island.commit()
+
+    for change in island.published:  # it grows meanwhile
+        island.do(island.edge.published(PLAN, change.dot, log.append(change), island.now))
+
+    assert [change.dot.seq for change in island.published] == [1, 2, 3, 4]
