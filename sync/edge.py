@@ -247,8 +247,8 @@ class Edge(Outbox):
                 self._serving.rebuild(host, str(error), out)
         elif host is not None or self.pinned(message.doc):
             if host is not None:
-                self._refused(host, message.rejected, message.reason, now_ms, out)
-                self._confirm(host, message.dots, message.version, now_ms, out)
+                self._refused(host, message.rejected, message.dots, message.reason, now_ms, out)
+                self._confirm(host, message.dots, message.version, now_ms, out, answered=False)
             self._catchup.want(message.doc, now_ms)
         self._pump(now_ms, out)
         return Step(tuple(out))
@@ -270,8 +270,8 @@ class Edge(Outbox):
             replica.hold_dots(message.dots)  # across a gap: what the leader had before carries no bytes
         if replica.version != before or taken.updates:
             self._serving.writing.add_version(host)
-        self._refused(host, message.rejected, message.reason, now_ms, out)
-        self._confirm(host, message.dots, message.version, now_ms, out)
+        self._refused(host, message.rejected, message.dots, message.reason, now_ms, out)
+        self._confirm(host, message.dots, message.version, now_ms, out, answered=False)
         self._serving.tell_contexts(host, message.contexts, (), out)
         self._tell_version(host, before, now_ms, out)
         if gap or message.fetch:
@@ -282,9 +282,11 @@ class Edge(Outbox):
         if single and message.prev != message.version:
             self._witnessed(message.version, host.doc, Dot(ranges[0][0], ranges[0][1]))
 
-    def _refused(self, host: Hosted, rejected: DotSet, reason: str, now_ms: int, out: Out) -> None:
+    def _refused(self, host: Hosted, rejected: DotSet, merged: DotSet, reason: str, now_ms: int, out: Out) -> None:
         """What of the outbox will never be merged: out of it, and who made it is told."""
-        waiting = host.unmerged.intersection(rejected)
+        if not len(rejected):
+            return
+        waiting = [*host.unmerged.intersection(rejected), *self._refused_runs(host, rejected, merged, out)]
         refused = [*waiting, *(dot for dot in sorted(host.tracking.placed) if dot in rejected)]
         if refused:
             out.append(Report("change_rejected", host.doc, f"the leader refused {len(refused)} changes of this edge"))
@@ -365,7 +367,7 @@ class Edge(Outbox):
             try:
                 if host.replace:
                     if replaced(self._serving, self._catchup, host, answer, now_ms, out):
-                        self._confirm(host, answer.dots, answer.version, now_ms, out)
+                        self._confirm(host, answer.dots, answer.version, now_ms, out, answered=True)
                 else:
                     self._take_answer(host, replica, answer, now_ms, out)
             except ClientIdClash as error:
@@ -389,7 +391,7 @@ class Edge(Outbox):
             raise InvalidUpdate("cut within a character; asked again otherwise")
         host.failures = 0
         host.checked_ms = now_ms
-        self._refused(host, answer.rejected, answer.reason, now_ms, out)
+        self._refused(host, answer.rejected, answer.dots, answer.reason, now_ms, out)
         self._take_state(host, replica, answer.update, answer.version, answer.dots, now_ms, out, of_leader=True)
         self._serving.become_ready(host, out)
         if host.suspect:
@@ -435,7 +437,7 @@ class Edge(Outbox):
         replica.hold_dots(dots)
         self._serving.writing.add_version(host)
         if of_leader:
-            self._confirm(host, dots, version, now_ms, out)
+            self._confirm(host, dots, version, now_ms, out, answered=True)
         self._tell_version(host, mine, now_ms, out)
 
     def _tell_version(self, host: Hosted, before: Version | None, now_ms: int, out: Out) -> None:

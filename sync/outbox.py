@@ -11,6 +11,9 @@ Invariants:
    The document has its content, so its row is dropped, and the document is compared anew.
 4. While documents have yet to be compared with a log that is not the one this edge knew, it is not believed that the
    log has what an earlier link was told: it may have been lost under the same epoch.
+5. Rows that waited go out joined (`sync.joining`). Where the leader refuses a run, each of its rows is judged by
+   itself: what is wrong with one harms none of the others. A refusal names the run alone, so the disk does not say that
+   the log has its rows, and its place alone does not end them before the leader was asked.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ from collections.abc import Sequence
 from .catchup import Catchup
 from .change import Change
 from .company import Out
+from .errors import DocumentBroken, InvalidUpdate
 from .extension import Stage
 from .hosted import Hosted
 from .ids import DocId, Dot, DotSet, Origin, Version
+from .joining import Fate, Runs, join, runs_of
 from .ports import OutboxRow
 from .serving import Serving
 from .shipping import Shipping
@@ -41,6 +46,9 @@ class Outbox:
         self._serving = Serving(name, origin, namespace)
         self._catchup = Catchup()
         self._shipped: dict[DocId, list[tuple[Dot, Version]]] = {}
+        self._runs = Runs()
+        self._apart: set[DocId] = set()
+        """Documents of which the leader has refused a run: their rows go out by themselves while this link lasts."""
         self._voided: set[tuple[DocId, Dot]] = set()
         """Rows that Invariant 3 dropped since the link came: what was read from the disk before may name them still."""
 
@@ -55,12 +63,9 @@ class Outbox:
 
     def _committed(self, ticket: int, out: Out) -> None:
         """Invariants 1 and 3."""
-        hosted = self._serving.hosted
-        changes = [
-            change
-            for change in self._serving.committed(ticket, out)
-            if change.doc not in hosted or change.dot in hosted[change.doc].unmerged
-        ]
+        changes = self._serving.committed(ticket, out)
+        if self._voided:
+            changes = [change for change in changes if (change.doc, change.dot) not in self._voided]
         out.extend(self.shipping.committed(changes))
 
     # --- the link ----------------------------------------------------------------------------------------------------
@@ -76,6 +81,7 @@ class Outbox:
         if self._catchup.sweeping:
             out.append(ListDocuments(in_log=False))
         self._voided.clear()
+        self._apart.clear()
         for doc, dot in self._serving.writing.forget_heals():
             self._void(doc, dot)
         for host in self._serving.hosted.values():
@@ -98,31 +104,56 @@ class Outbox:
 
     # --- rows on their way -------------------------------------------------------------------------------------------
     def _outbox_read(self, read: int, rows: Sequence[OutboxRow], now_ms: int, out: Out) -> None:
-        changes: list[Change] = []
-        for row in rows:
-            change = row.change
-            host = self._serving.host(change.doc, now_ms, out)
-            if row.heals and not self._serving.writing.heals(change.doc, change.dot):
-                self._void(change.doc, change.dot)
-            else:
-                self._learn_outbox(host, ((change.dot, row.shipped),))
-                if change.dot not in host.acked:
-                    changes.append(change)
-            if host.replica is None:
-                self._catchup.want(host.doc, now_ms)
-        out.extend(self.shipping.rows(read, rows[-1].row if rows else None, changes))
+        found = [(row.change, self._fate(row, now_ms, out)) for row in rows]
+        runs, last = runs_of(found), rows[-1].row if rows else None
+        if len(runs) > self.shipping.room_count:  # the others are read again when there is room
+            count = max(1, self.shipping.room_count)
+            runs, last = runs_of(found[:count]), rows[count - 1].row
+        out.extend(self.shipping.rows(read, last, [change for run in runs for change in self._joined(run)]))
+
+    def _fate(self, row: OutboxRow, now_ms: int, out: Out) -> Fate:
+        doc, dot = row.change.doc, row.change.dot
+        host = self._serving.host(doc, now_ms, out)
+        if host.replica is None:
+            self._catchup.want(doc, now_ms)
+        if row.heals and not self._serving.writing.heals(doc, dot):
+            self._void(doc, dot)
+            return Fate.STAYS
+        self._learn_outbox(host, ((dot, row.shipped or self._runs.place(doc, dot)),))
+        if dot in host.acked or self.shipping.carries(doc, self._runs.run_of(doc, dot)):
+            return Fate.STAYS
+        return Fate.ALONE if row.heals or doc in self._apart else Fate.OUT
+
+    def _joined(self, run: list[Change]) -> list[Change]:
+        """As one change, where it is more than one and pycrdt can merge them."""
+        if len(run) == 1:
+            return run
+        doc, rows = run[0].doc, [change.dot for change in run]
+        known = self._runs.known(doc, rows)
+        try:
+            change = join(run, known or self._serving.writing.next_dot(doc))
+        except (DocumentBroken, InvalidUpdate):
+            return run
+        if known is None:
+            self._runs.add(doc, change.dot, rows)
+        return [change]
 
     def _published(self, doc: DocId, dot: Dot, version: Version, now_ms: int, out: Out) -> None:
         """The log acknowledged a change at this place, which is of this link's epoch."""
         self._witnessed(version, doc, dot)
         out.extend(self.shipping.published(doc, dot))
         host = self._serving.hosted.get(doc)
-        if host is not None and dot in host.unmerged:
+        rows = [row for row in self._runs.rows(doc, dot) if host is not None and row in host.unmerged]
+        if host is not None and rows:
             mine = host.replica.version if host.replica is not None else None
-            self._serving.tell_safe(host, Stage.LOG, host.tracking.edits_of((dot,)), version, out)
-            if mine is not None and mine.covers(version):
-                self._drop(host, (), (dot,), now_ms, out)
+            self._serving.tell_safe(host, Stage.LOG, host.tracking.edits_of(rows), version, out)
+            passed = mine is not None and mine.covers(version)
+            if passed:
                 self._catchup.want(doc, now_ms)
+            if self._runs.placed(doc, dot, version):
+                host.acked.update(dict.fromkeys(rows, version))
+            elif passed:
+                self._drop(host, (), rows, now_ms, out)
             else:
                 host.acked[dot] = version
                 self._shipped.setdefault(doc, []).append((dot, version))
@@ -152,18 +183,22 @@ class Outbox:
             self.witness = (version, doc, dot)
 
     # --- rows that are done ------------------------------------------------------------------------------------------
-    def _confirm(self, host: Hosted, dots: DotSet, version: Version, now_ms: int, out: Out) -> None:
-        """The leader has come this far: what of the outbox is merged now? Invariant 2."""
+    def _confirm(self, host: Hosted, dots: DotSet, version: Version, now_ms: int, out: Out, *, answered: bool) -> None:
+        """The leader has come this far: what of the outbox is merged now? Invariant 2.
+
+        `answered`: it was asked, and has said what it refused.
+        """
         if host.tracking.placed:
             self._tell_merged(host, [dot for dot in sorted(host.tracking.placed) if dot in dots], out)
         if not len(host.unmerged):
             return
         named = host.unmerged.intersection(dots)
         placed = [dot for dot, at in host.acked.items() if version.covers(at) and dot not in dots]
+        if placed and not answered and any(self._runs.run_of(host.doc, dot) != dot for dot in placed):
+            placed = [dot for dot in placed if self._runs.run_of(host.doc, dot) == dot]  # Invariant 5: ask first
+            self._catchup.want(host.doc, now_ms)
         if named or placed:
             self._drop(host, named, placed, now_ms, out)
-            for dot in (*named, *placed):
-                out.extend(self.shipping.published(host.doc, dot))
 
     def _drop(self, host: Hosted, named: Sequence[Dot], placed: Sequence[Dot], now_ms: int, out: Out) -> None:
         """`placed`: the leader has passed their place, and did not say what became of them."""
@@ -172,6 +207,9 @@ class Outbox:
             host.unmerged.discard(dot)
             host.acked.pop(dot, None)
             self._serving.writing.healed(host.doc, dot)
+            gone = self._runs.gone(host.doc, dot)
+            if gone is not None:
+                out.extend(self.shipping.published(host.doc, gone))
         self._serving.writing.add(DropOutbox(host.doc, dots))
         host.tracking.placed.update(placed)
         self._tell_merged(host, named, out)
@@ -184,3 +222,21 @@ class Outbox:
         version = host.replica.version if host.replica is not None else None
         self._serving.tell_safe(host, Stage.MERGED, host.tracking.merged(changes), version, out)
         self._serving.tell_when_merged(host, out)
+
+    def _refused_runs(self, host: Hosted, rejected: DotSet, merged: DotSet, out: Out) -> list[Dot]:
+        """Invariant 5. Returns the rows of runs that the leader has taken in part: under clocks that others used."""
+        refused: list[Dot] = []
+        for run in self._runs.of(host.doc):
+            if run not in rejected:
+                continue
+            rows = self._runs.rows(host.doc, run)
+            if run in merged:
+                refused.extend(rows)
+                continue
+            self._runs.forget(host.doc, run)
+            self._apart.add(host.doc)
+            for row in rows:
+                host.acked.pop(row, None)
+            out.extend(self.shipping.published(host.doc, run))
+            out.extend(self.shipping.again())
+        return refused

@@ -18,7 +18,14 @@ from collections.abc import Iterable, Sequence
 
 from .change import Change
 from .ids import DocId, Dot
-from .limits import OUTBOX_WINDOW_BYTES, OUTBOX_WINDOW_COUNT, RETRY_MS_MAX, RETRY_MS_MIN
+from .limits import (
+    OUTBOX_PAGE_BYTES,
+    OUTBOX_PAGE_COUNT,
+    OUTBOX_WINDOW_BYTES,
+    OUTBOX_WINDOW_COUNT,
+    RETRY_MS_MAX,
+    RETRY_MS_MIN,
+)
 from .step import Publish, ReadOutbox
 
 __all__ = ["Shipping"]
@@ -59,6 +66,22 @@ class Shipping:
     def inflight_count(self) -> int:
         return len(self._inflight)
 
+    @property
+    def room_count(self) -> int:
+        """How many changes may go out now."""
+        return max(0, OUTBOX_WINDOW_COUNT - len(self._inflight))
+
+    def carries(self, doc: DocId, dot: Dot) -> bool:
+        """Whether this change is on its way."""
+        return (doc, dot) in self._inflight
+
+    def again(self) -> list[Publish | ReadOutbox]:
+        """Read the outbox from its oldest row on once more."""
+        self._clear_queue()
+        self._cursor = 0
+        self._backlog, self._reading = True, False
+        return self._pump()
+
     def link_up(self) -> list[Publish | ReadOutbox]:
         """Begin at the oldest row: what was in flight when the link fell may or may not be in the log."""
         self.link_down()
@@ -83,11 +106,15 @@ class Shipping:
         for change in changes:
             self._queue.append(change)
             self._queue_bytes += len(change.update)
-        if len(self._queue) > OUTBOX_WINDOW_COUNT or self._queue_bytes > OUTBOX_WINDOW_BYTES:
-            self._clear_queue()  # they are on disk: read them when there is room
+        effects = self._pump()
+        if not self._queue:
+            return effects
+        many = len(self._queue) > OUTBOX_WINDOW_COUNT or self._queue_bytes > OUTBOX_WINDOW_BYTES
+        if many or not self._reading:
+            self._clear_queue()  # they are on disk: read them when there is room, and joined
             self._backlog = True
             self._reading = False
-        return self._pump()
+        return effects + self._pump()
 
     def rows(self, read: int, last: int | None, changes: Sequence[Change]) -> list[Publish | ReadOutbox]:
         """What a ReadOutbox gave: the last row's number (None: there was none) and what of it has to go out.
@@ -149,8 +176,8 @@ class Shipping:
         elif not self._reading and len(self._inflight) <= OUTBOX_WINDOW_COUNT // 2 and self._room():
             self._reading = True
             self._read += 1
-            room = OUTBOX_WINDOW_COUNT - len(self._inflight)
-            effects.append(ReadOutbox(self._read, self._cursor, room, OUTBOX_WINDOW_BYTES - self._inflight_bytes))
+            bytes_max = min(OUTBOX_PAGE_BYTES, OUTBOX_WINDOW_BYTES - self._inflight_bytes)
+            effects.append(ReadOutbox(self._read, self._cursor, OUTBOX_PAGE_COUNT, bytes_max))
         return effects
 
     def _send(self, change: Change) -> list[Publish]:

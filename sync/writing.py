@@ -2,8 +2,8 @@
 
 Room: a part of `sync.serving`. It gives dots to changes and knows what a commit holds; it tells nobody anything.
 
-1. A dot is given only to a change whose bytes are there already. A dot that no row carries would stay in the outbox for
-   ever.
+1. A row's dot is given only to a change whose bytes are there already. One that no row carries would stay in the outbox
+   for ever.
 2. What the log has already (content, versions, what became of the outbox) may wait for a commit that somebody else
    needs, and becomes one row a document then: lost, it comes again. What somebody waits for is `urgent`.
 """
@@ -120,7 +120,7 @@ class Writing:
         changes: list[Change] = []
         for context, group, update in groups:
             stamped = Context(context.edge, context.actor, context.causation, context.correlation, wall_ms)
-            change = Change(host.doc, self._next_dot(host), update, stamped, _edits(host, group))
+            change = Change(host.doc, self._dot_of_row(host), update, stamped, _edits(host, group))
             host.tracking.flushed(change.dot, ((one.conn, one.dot) for one in group if one.dot is not None))
             self.add(AppendUpdate(host.doc, update, change.dot, stamped, change.covers))
             _count_row(host, update)
@@ -137,7 +137,7 @@ class Writing:
             covers = host.replica.dots.copy()
             covers.trim(_COVERS_RANGES_MAX)
             context = Context(edge=self._name, time_ms=wall_ms)
-            change = Change(doc, self._next_dot(host), update, context, covers)
+            change = Change(doc, self._dot_of_row(host), update, context, covers)
             self._heals[doc, change.dot] = None
             self.add(AppendUpdate(doc, update, change.dot, context, covers, folded=True, heals=True))
             before = flushed.get(doc, Flushed(doc, (), (), b""))
@@ -180,11 +180,15 @@ class Writing:
         self._writes = []
         return commit
 
-    def _next_dot(self, host: Hosted) -> Dot:
+    def next_dot(self, doc: DocId) -> Dot:
+        """A name that was never given."""
+        seq = self._seqs.get(doc, 0) + 1
+        self._seqs[doc] = seq
+        return Dot(self._origin, seq)
+
+    def _dot_of_row(self, host: Hosted) -> Dot:
         assert host.replica is not None
-        seq = self._seqs.get(host.doc, 0) + 1
-        self._seqs[host.doc] = seq
-        dot = Dot(self._origin, seq)
+        dot = self.next_dot(host.doc)
         host.unmerged.add(dot)
         host.replica.dots.add(dot)
         return dot

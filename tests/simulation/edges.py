@@ -13,7 +13,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from sync.change import Beacon, Merged, RepairAsk, SyncAnswer
+from sync.change import Beacon, Change, Merged, RepairAsk, SyncAnswer
 from sync.edge import Edge, EdgeSettings
 from sync.headers import encode_sync_ask
 from sync.ids import ConnId, DocId, Dot, Origin, Version
@@ -254,9 +254,7 @@ class EdgeNode:
             case Load(doc):
                 self._load(doc)
             case Publish(change):
-                key = (change.doc, change.dot)
-                if self.watched and key not in self.disk.image.dots:
-                    raise Violation(f"{self.name}: {change.doc}: {change.dot} is published before it is on the disk")
+                self._on_disk(change)
                 self.world.note(self.name, f"publishes {change.doc} {change.dot}, {len(change.update)} bytes")
                 self.uplink.publish(change)
             case AskSync(ask):
@@ -284,6 +282,17 @@ class EdgeNode:
                 self.world.reports[event] += 1
                 if event in ALARMS:
                     self.world.alarm(f"{self.name} reported {event} {about}: {detail}")
+
+    def _on_disk(self, change: Change) -> None:
+        """1. Of a run, which has a name of its own: each of its rows."""
+        if (change.doc, change.dot) in self.disk.image.dots:
+            return
+        self.world.truth.shipped(change)
+        rows = [dot for dot in change.covers.dots() if (change.doc, dot) in self.disk.image.dots]
+        self.world.joined_count += len(rows)
+        whole = len(rows) > 1 and self.disk.image.holds(change.doc, shape_of(change.update))
+        if self.watched and not whole:
+            raise Violation(f"{self.name}: {change.doc}: {change.dot} is published before it is on the disk")
 
     def _send(self, conns: tuple[ConnId, ...], frame: bytes) -> None:
         message = decode_frame(frame)

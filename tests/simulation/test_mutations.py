@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from sync.change import RepairAsk
-from sync.ids import DotSet
+from sync.change import Change, RepairAsk
+from sync.ids import Dot, DotSet
+from sync.joining import join
 from sync.replica import Judgement, Replica, Verdict
 from sync.slow import Readers
 from sync.step import Commit
@@ -147,6 +148,18 @@ def test_a_difference_to_too_high_clocks_is_found(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sync.slow._lower", lambda behind, frame: None)
 
     assert caught("does not settle", seeds=80)
+
+
+# --- what is joined holds what it names (laws 3 and 4) ----------------------------------------------------------------
+def test_a_run_that_names_a_row_which_it_does_not_hold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(run: Sequence[Change], name: Dot) -> Change:
+        change = join(run[:-1], name)
+        change.covers.add(run[-1].dot)
+        return change
+
+    monkeypatch.setattr("sync.outbox.join", forgetful)
+
+    assert caught("claims to hold", faults=("cut",))
 
 
 # --- and the control --------------------------------------------------------------------------------------------------

@@ -84,6 +84,8 @@ class World:
         self._inboxes: dict[str, tuple[EdgeNode, Callable[[Action], Action]]] = {}
         self._leases = 0
         self.lossy = False
+        self.joined_count = 0
+        """Rows of outboxes that went out within another change."""
 
     @property
     def now_ms(self) -> int:

@@ -128,4 +128,115 @@ def test_what_this_link_has_acknowledged_is_not_shipped_again_when_the_outbox_is
     for change in island.published:  # it grows meanwhile
         island.do(island.edge.published(PLAN, change.dot, log.append(change), island.now))
 
-    assert [change.dot.seq for change in island.published] == [1, 2, 3, 4]
+    first, rest = island.published
+    assert first.dot == Dot(Origin(1), 1)
+    assert rest.covers.ranges() == [(Origin(1), 2, 4)]
+
+
+# --- rows that waited go out together ---------------------------------------------------------------------------------
+def _typed_offline(island: Island, ada: Ada, text: str) -> None:
+    """Each letter is a row of its own."""
+    for letter in text:
+        island.send(1, frame(ada.type(letter)))
+        island.commit()
+
+
+def test_what_was_typed_while_cut_off_goes_out_as_one_change_and_leaves_the_outbox_whole() -> None:
+    island, other, ada = Island("a", 1), Island("b", 2), Ada(1)
+    sea = Sea(island, other)
+    other.open(1)
+    island.open(1)
+    sea.settle()
+    island.unlink()
+    _typed_offline(island, ada, "hello")
+    assert island.outbox == 5
+
+    island.link()
+    assert len(island.published) == 1
+    sea.settle()
+
+    assert len(sea.log.entries) == 1
+    assert island.outbox == other.outbox == 0
+    assert other.text() == "hello"
+    for node in (island, other):
+        replica = node.edge.hosted[PLAN].replica
+        assert replica is not None
+        assert all(Dot(Origin(1), seq) in replica.dots for seq in range(1, 6)), "each row's token is covered"
+
+
+def test_a_run_that_the_log_has_is_not_shipped_again_by_the_edge_that_knows_it() -> None:
+    """The disk does not say which rows were one change, and the leader names the change where it refuses it."""
+    island, ada = Island("a", 1), Ada(1)
+    log = Log()
+    island.open(1)
+    _typed_offline(island, ada, "abc")
+    island.link()
+    (change,) = island.published
+
+    island.do(island.edge.published(PLAN, change.dot, log.append(change), island.now))
+    island.commit()
+
+    assert [row.shipped for row in island.store.outbox(0, 10, 1000)] == [None] * 3
+    island.unlink()
+    island.link()
+    assert island.published == [change]
+
+    island.crash(2)
+    island.link()
+
+    assert [again.covers for again in island.published] == [change.covers]
+
+
+def test_a_run_that_may_be_in_the_log_goes_out_again_under_its_name_while_it_is_the_same() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    _typed_offline(island, ada, "abc")
+    island.link()
+    island.unlink()
+    island.link()
+    first, again = island.published
+    assert first == again
+
+    island.unlink()
+    _typed_offline(island, ada, "d")
+    island.link()
+
+    assert island.published[2].dot != first.dot
+    assert island.published[2].covers.ranges() == [(Origin(1), 1, 3), (Origin(1), 5, 5)]
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_rows_that_are_in_the_log_already_come_again_within_a_run_and_count_once(crashed: bool) -> None:
+    """The first was published by itself and in the log before the link fell; nobody here heard of it."""
+    island, other, ada = Island("a", 1), Island("b", 2), Ada(1)
+    sea = Sea(island, other)
+    other.open(1)
+    island.open(1)
+    sea.settle()
+    _typed_offline(island, ada, "x")
+    (first,) = island.published
+    sea.chair.deliver(sea.log.append(first).seq)
+    island.published.clear()
+    island.unlink()
+    _typed_offline(island, ada, "yz")
+    if crashed:
+        island.crash(3)
+    island.link()
+    sea.settle()
+
+    assert [len(entry.change.covers) for entry in sea.log.entries if isinstance(entry, Logged)] == [0, 1]
+    assert island.outbox == 0
+    assert other.text() == island.text() == "xyz"
+
+
+def test_a_change_after_a_run_is_not_joined_while_the_run_is_on_its_way() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    _typed_offline(island, ada, "abc")
+    island.link()
+
+    _typed_offline(island, ada, "d")
+
+    run, single = island.published
+    assert run.covers.ranges() == [(Origin(1), 1, 3)]
+    assert (single.dot, len(single.covers)) == (Dot(Origin(1), 5), 0)

@@ -290,4 +290,53 @@ def test_what_an_edge_reads_from_the_log_itself_no_leader_has_merged() -> None:
     sea.chair.deliver(version.seq)
     sea.settle()
     assert words(island.told)[-1] == (Stage.MERGED, 1)
+
+
+def test_what_is_refused_within_a_run_harms_none_of_the_other_rows(strict: None) -> None:
+    """They were made while the link was down, and went out as one change."""
+    island, other = Extended("a", 1), Island("b", 2)
+    sea = Sea(island, other)
+    other.open(1)
+    for conn in (1, 2, 3):
+        island.enter(conn)
+    sea.settle()
+    island.unlink()
+    for conn, word in enumerate(("good ", "forbidden ", "fine "), 1):
+        island.edit(conn, conn, Ada(conn).type(word))
+        island.commit()
+
+    island.link()
+    assert len(island.published) == 1
+    sea.settle()
+
+    last = {m.dots[0].seq: m.stage if isinstance(m, Safe) else m.reason for m in island.told}
+    assert last == {1: Stage.MERGED, 2: REASON, 3: Stage.MERGED}
+    assert sorted(other.text().split()) == ["fine", "good"]
+    assert island.outbox == 0
+
+
+def test_a_run_whose_refusal_got_lost_is_asked_for_before_its_rows_are_given_up(strict: None) -> None:
+    island, other = Extended("a", 1), Island("b", 2)
+    sea = Sea(island, other)
+    other.open(3)
+    for conn in (1, 2):
+        island.enter(conn)
+    sea.settle()
+    island.unlink()
+    for conn, word in enumerate(("good ", "forbidden "), 1):
+        island.edit(conn, conn, Ada(conn).type(word))
+        island.commit()
+    island.link()
+    (run,) = island.published
+    version = sea.log.append(run)
+    island.do(island.edge.published(PLAN, run.dot, version, island.now))
+    sea.chair.deliver(version.seq)
+    sea.chair.said.clear()  # lost
+    island.published.clear()
+    other.send(3, frame(Ada(9).type("other ")))
+    sea.settle()
+
+    assert sorted(other.text().split()) == ["good", "other"]
+    last = {m.dots[0].seq: m.stage if isinstance(m, Safe) else m.reason for m in island.told}
+    assert last == {1: Stage.MERGED, 2: REASON}
     assert island.outbox == 0
