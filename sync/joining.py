@@ -19,13 +19,12 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from enum import Enum
 
 from .change import Change, Context
 from .document import merge
 from .ids import DocId, Dot, DotSet, Version
-from .limits import RUN_BYTES_MAX, RUN_COVERS_MAX
+from .limits import DOT_RANGES_MAX, RUN_BYTES_MAX, RUN_COVERS_MAX
 from .runs import join_runs
 from .validate import check_update
 
@@ -45,20 +44,25 @@ class Fate(Enum):
 class _Open:
     """A document's last run, while more may come to it."""
 
-    __slots__ = ("covers", "run", "said", "size")
+    __slots__ = ("covers", "run", "said", "size")  # `covers`: of the rows and of what they covered
 
     def __init__(self, first: Change) -> None:
         self.run = [first]
         self.said = _said(first.context)
         self.size = len(first.update)
-        self.covers = len(first.covers)
+        self.covers = first.covers.copy()
+        self.covers.add(first.dot)
 
     def takes(self, change: Change) -> bool:
-        size, covers = self.size + len(change.update), self.covers + len(change.covers)
-        if size > RUN_BYTES_MAX or covers > RUN_COVERS_MAX or _said(change.context) != self.said:
+        """False: it begins another run, and nothing more comes to this one."""
+        self.size += len(change.update)
+        self.covers.add(change.dot)
+        self.covers.update(change.covers)
+        if self.size > RUN_BYTES_MAX or len(self.covers) > min(RUN_COVERS_MAX, DOT_RANGES_MAX):
+            return False
+        if _said(change.context) != self.said:
             return False
         self.run.append(change)
-        self.size, self.covers = size, covers
         return True
 
 
@@ -93,8 +97,8 @@ def join(run: Sequence[Change], name: Dot) -> Change:
     return Change(run[-1].doc, name, merge(join_runs(typed)), run[-1].context, covers)
 
 
-def _said(context: Context) -> Context:
-    return replace(context, time_ms=0)
+def _said(context: Context) -> tuple[str, ...]:
+    return context.edge, context.actor, context.causation, context.correlation
 
 
 class Runs:

@@ -120,6 +120,8 @@ class Outbox:
             self._void(doc, dot)
             return Fate.STAYS
         self._learn_outbox(host, ((dot, row.shipped or self._runs.place(doc, dot)),))
+        if dot in host.acked and row.shipped is not None:
+            self._witnessed(row.shipped, doc, dot)  # the stored witness may be older: it says less of the log's tail
         if dot in host.acked or self.shipping.carries(doc, self._runs.run_of(doc, dot)):
             return Fate.STAYS
         return Fate.ALONE if row.heals or doc in self._apart else Fate.OUT

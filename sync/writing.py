@@ -19,6 +19,7 @@ from .document import merge
 from .errors import DocumentBroken
 from .hosted import Flushed, Hosted, Pending
 from .ids import DocId, Dot, DotSet, Origin
+from .limits import DOT_RANGES_MAX
 from .runs import join_runs
 from .step import AppendUpdate, Commit, SetVersion, Write
 
@@ -135,7 +136,7 @@ class Writing:
             if host is None or host.replica is None:
                 continue
             covers = host.replica.dots.copy()
-            covers.trim(_COVERS_RANGES_MAX)
+            covers.trim(min(_COVERS_RANGES_MAX, DOT_RANGES_MAX))
             context = Context(edge=self._name, time_ms=wall_ms)
             change = Change(doc, self._dot_of_row(host), update, context, covers)
             self._heals[doc, change.dot] = None

@@ -49,8 +49,10 @@ def test_a_run_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert seqs(runs_of((row(seq, half), Fate.OUT) for seq in range(1, 6))) == [[1, 2], [3, 4], [5]]
 
-    far = DotSet({Origin(origin): ((1, 1),) for origin in range(1, limits.RUN_COVERS_MAX // 2 + 1)})
-    assert seqs(runs_of((row(seq, covers=far), Fate.OUT) for seq in range(1, 4))) == [[1, 2], [3]]
+    count = limits.RUN_COVERS_MAX // 2
+    far = [DotSet({Origin(100 * seq + number): ((1, 1),) for number in range(count)}) for seq in range(1, 5)]
+    assert seqs(runs_of((row(seq, covers=far[seq - 1]), Fate.OUT) for seq in range(1, 5))) == [[1], [2], [3], [4]]
+    assert seqs(runs_of((row(2 * seq), Fate.OUT) for seq in range(1, 202))) == [list(range(2, 401, 2)), [402]]
 
 
 def test_a_run_holds_its_rows_and_names_them_and_what_they_named() -> None:

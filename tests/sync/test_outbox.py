@@ -112,6 +112,25 @@ def test_rows_that_a_log_acknowledged_and_lost_are_shipped_again_also_under_its_
     assert island.outbox == 0
 
 
+def test_a_row_that_the_log_acknowledged_is_a_witness_after_a_crash() -> None:
+    """The edge died before it stored a newer one: else a tail that is gone would be missed until the log has grown."""
+    island, ada = Island("a", 1), Ada(1)
+    log = Log()
+    island.link()
+    island.open(1)
+    island.send(1, frame(ada.type("x")))
+    island.commit()
+    (change,) = island.published
+    version = log.append(change)
+    island.do(island.edge.published(PLAN, change.dot, version, island.now))
+    island.commit()
+
+    island.crash(2)
+    island.link()
+
+    assert island.edge.witness == (version, PLAN, change.dot)
+
+
 def test_what_this_link_has_acknowledged_is_not_shipped_again_when_the_outbox_is_read_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
