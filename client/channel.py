@@ -19,7 +19,8 @@ from sync import extension, wire
 from sync.document import EMPTY_UPDATE
 from sync.errors import InvalidFrame
 from sync.extension import Stage
-from sync.limits import EDGE_FRAME_BYTES_MAX
+from sync.limits import EDGE_FRAME_BYTES_MAX, PIECE_BYTES
+from sync.pieces import pieces_of
 from sync.replica import Replica, Verdict
 from sync.validate import check_state_vector, check_update
 
@@ -105,7 +106,7 @@ class Channel:
             self._edge = Replica(self.document.doc)
             self._edge.clocks = clocks
         elif not self.document.denied:  # it repairs a gap
-            self._replies.append(wire.SyncStep2(self.document.replica.diff(state_vector_of(clocks))))
+            self._replies += _step2(self.document.replica.diff(state_vector_of(clocks)))
         return True
 
     # --- what is said ------------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ class Channel:
             self._greeted = True
             left = self.document.replica.diff(state_vector_of(self._edge.clocks))
             if left != EMPTY_UPDATE:  # clocks tell nothing of deletions: they are always sent (law 6)
-                messages.append(wire.SyncStep2(left))
+                messages += _step2(left)
         return messages
 
     def _make_way(self, edge: Replica, update: bytes) -> list[_Sent]:
@@ -138,7 +139,7 @@ class Channel:
         before: list[_Sent] = []
         if edge.judge(shape).verdict is Verdict.EARLY:
             replica = self.document.replica
-            before.append(wire.SyncStep2(replica.diff(state_vector_of(edge.clocks))))
+            before += _step2(replica.diff(state_vector_of(edge.clocks)))
             edge.clocks = dict(replica.clocks)
         for client, _, following in shape.brings:
             edge.clocks[client] = max(edge.clocks.get(client, 0), following)
@@ -173,3 +174,8 @@ class Channel:
 
     def _step1(self) -> wire.SyncStep1:
         return wire.SyncStep1(self.document.replica.state_vector())
+
+
+def _step2(update: bytes) -> list[wire.SyncStep2]:
+    """In pieces that an edge takes: a document may be larger than a frame of a client (`sync.limits`)."""
+    return [wire.SyncStep2(piece) for piece in pieces_of(update, PIECE_BYTES)]

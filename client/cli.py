@@ -18,7 +18,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -31,14 +30,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from sync.document import JsonValue
-from sync.errors import SkerryError
+from sync.errors import SkerryError, StoreError
 from sync.extension import Stage
 from sync.ids import DocId
 
 from . import files, places, watching
 from .document import OpenDocument
 from .events import Offline, Online, Stream
-from .reaching import Outcome, Reach, Work, at_work
+from .reaching import Outcome, Reach, Work, at_work, temporary
 
 __all__ = ["add_commands"]
 
@@ -277,8 +276,12 @@ async def _edited(draft: _Draft) -> Path:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if not editor:
         raise NoText("no editor; set EDITOR, or give the text on standard input")
-    path = Path(tempfile.mkdtemp(prefix="skerry-")) / ("text.txt" if draft.is_text else "value.json")
-    path.write_bytes(draft.text.encode("utf-8"))
+    path = temporary() / ("text.txt" if draft.is_text else "value.json")
+    try:
+        path.write_bytes(draft.text.encode("utf-8"))
+    except OSError as error:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        raise StoreError(f"{path}: {error.strerror}; free some space, or name another place with TMPDIR") from None
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the editor's
     try:
         done = await asyncio.to_thread(subprocess.run, [*shlex.split(editor), str(path)], check=False)

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import re
+import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
@@ -217,7 +221,7 @@ class Link:
             if close is not None and close.code in _DENIED:
                 self._tell(Denied(address, close.code, close.reason))
         except (OSError, WebSocketException, TimeoutError, SkerryError) as error:
-            self.why = f"{address}: {str(error) or 'no answer'}"
+            self.why = f"{address}: {_in_words(error)}"
         finally:
             self.why = self._dropped or self.why
             self._end(was_up)
@@ -370,6 +374,17 @@ class Link:
 
 
 _GOODBYE = extension.encode(extension.CloseChannel(1000, ""))
+
+
+def _in_words(error: Exception) -> str:
+    """asyncio says `[Errno 111] Connect call failed ('127.0.0.1', 1)`, and again for each address that a name has."""
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError | socket.gaierror):
+        numbers = re.findall(r"\[Errno (\d+)\]", str(error))
+        if numbers:
+            return ", ".join(dict.fromkeys(os.strerror(int(number)).lower() for number in numbers))
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror).lower()
+    return str(error) or "no answer"
 
 
 def _pause_s(rounds: int) -> float:

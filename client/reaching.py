@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from sync.errors import NotYet, SkerryError
+from sync.errors import NotYet, SkerryError, StoreError
 from sync.extension import Stage
 
 from .client import Session, Unreachable, connect
@@ -26,7 +26,7 @@ from .document import OpenDocument, SessionClosed
 from .events import Denied, Offline, Online, Refused, Stream
 from .link import InvalidAddress
 
-__all__ = ["Outcome", "Reach", "Refusal", "Unknown", "Work", "at_work", "ws_address"]
+__all__ = ["Outcome", "Reach", "Refusal", "Unknown", "Work", "at_work", "temporary", "ws_address"]
 
 PATIENCE_S: Final = 2.0  # after the first refusal: a restarting edge is waited for, a wrong address not for long
 _STORE: Final = "documents.db"
@@ -199,7 +199,7 @@ async def at_work(reach: Reach) -> AsyncIterator[Work]:
     addresses = [ws_address(edge) for edge in reach.addresses]
     if reach.store is None and not addresses:
         raise InvalidAddress("neither an edge nor a store; name one with --edge, or the other with --offline")
-    own = Path(tempfile.mkdtemp(prefix="skerry-")) if reach.store is None else None
+    own = temporary() if reach.store is None else None
     store = own / _STORE if own is not None else Path(reach.store or "")
     work: Work | None = None
     try:
@@ -212,6 +212,16 @@ async def at_work(reach: Reach) -> AsyncIterator[Work]:
     finally:
         if own is not None and (work is None or not work.keep):
             shutil.rmtree(own, ignore_errors=True)
+
+
+def temporary() -> Path:
+    """A directory of one's own. Raises StoreError where the disk is full."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="skerry-"))
+    except OSError as error:
+        raise StoreError(
+            f"no place for temporary files ({error.strerror}); free some space, or name another place with TMPDIR"
+        ) from None
 
 
 def _documents_of(address: str, token: str) -> list[str]:

@@ -445,7 +445,7 @@ _ADVICE: Final = {
     sqlite3.SQLITE_READONLY: "read-only; give this user the right to write it",
     sqlite3.SQLITE_PERM: "no permission; give this user the right to read and write it",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened; check that it is a file this user may read and write",
-    sqlite3.SQLITE_IOERR: "the disk failed; check it, nothing that was stored was taken back",
+    sqlite3.SQLITE_IOERR: "the disk failed, or a quota is used up; check both, nothing that was stored was taken back",
     sqlite3.SQLITE_TOOBIG: "larger than SQLite stores in one row; split the document",
     sqlite3.SQLITE_BUSY: "another program holds it; close that one",
     sqlite3.SQLITE_LOCKED: "another program holds it; close that one",

@@ -35,6 +35,7 @@ class Shell:
         self.words: dict[str, str] = {}
         """What stands for something in the page (TOKEN), and what it is here."""
         self.daemon_env: dict[str, str] = {}
+        self.env_more: dict[str, str] = {}
         self._addresses = dict(zip(ADDRESSES, map("127.0.0.1:{}".format, free_ports(3)), strict=False))
         self._addresses["0.0.0.0:8787"] = self._addresses["127.0.0.1:8787"]
         self._daemons: list[tuple[str, subprocess.Popen[bytes]]] = []
@@ -58,7 +59,7 @@ class Shell:
     @property
     def env(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("SKERRY_")}
-        return {**kept, **{key: self.here(value) for key, value in DEFAULTS.items()}, "COLUMNS": "200"}
+        return {**kept, **{key: self.here(value) for key, value in DEFAULTS.items()}, **self.env_more, "COLUMNS": "200"}
 
     def run(self, command: str, *, status: int = 0) -> str:
         """One command; what it printed. A daemon (`… &`) is waited for until it is ready."""

@@ -115,6 +115,10 @@ def written_at_both(shell: Shell) -> None:
 def two_edges_and_a_token(shell: Shell) -> None:
     run(shell, *(command for command in block_of("README.md", BY_HAND) if command.endswith(" &")))
     linked("127.0.0.1:8787", "127.0.0.1:8788")(shell)
+    store_of_readmes_program(shell)
+
+
+def store_of_readmes_program(shell: Shell) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
     (shell.directory / "program.py").write_text(shell.here(program), "utf-8")
     shell.words["TOKEN"] = shell.run(f"PYTHONPATH={shlex.quote(str(ROOT))} .venv/bin/python program.py").strip()
@@ -235,6 +239,25 @@ SCENES = {
 }
 
 
+TABLE_NOT_RUN = {
+    "skerry doc edit notes/plan": "wants an editor; docs/client.md",
+    "skerry doc watch notes/plan": "stays until Ctrl-C; tests/client/test_cli.py",
+    "skerry rejected show 1": "wants a refused change; docs/operations.md",
+    "skerry rejected release 1": "wants a refused change; docs/operations.md",
+    "skerry replay TRACE --edges ws://127.0.0.1:8787 ws://127.0.0.1:8788 --cut 5": "tests/server/test_replay.py",
+    "skerry torture --rounds 5": "minutes; docs/guarantees.md",
+    "skerry bench --cases 1,3 --quick": "minutes; docs/performance.md",
+    "skerry demo --once": "make demo, above",
+    "skerry token make --key signer.json --sub ada --write 'team/*'": "its block, above",
+}
+"""Commands of README's table that are run elsewhere, or cannot be."""
+
+
+def commands_of_the_table() -> list[str]:
+    rows = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| `skerry")]
+    return [command for row in rows for command in re.findall(r"`(skerry [^`]+)`", row.split(" | ")[0])]
+
+
 def assert_holds(file: Path, content: bytes) -> None:
     assert content in file.read_bytes()
 
@@ -253,6 +276,28 @@ def test_a_console_block_runs_as_it_stands(tmp_path: Path, page: str, block: lis
             printed = shell.run(in_venv(SHORTER.get(command, command)))
             if command in scene.after:
                 scene.after[command](shell, printed)
+
+
+def test_the_commands_of_readmes_table_run_as_they_stand(tmp_path: Path) -> None:
+    """In its order, in one directory: an edge called ship, and the store of README's program."""
+    commands = commands_of_the_table()
+    assert TABLE_NOT_RUN.keys() <= set(commands)
+    with Shell(tmp_path / "here") as shell:
+        for command in commands:
+            if command in TABLE_NOT_RUN:
+                continue
+            daemon = re.match(r"skerry (serve|nats|leader|edge) ", command) is not None
+            printed = shell.run(in_venv(command + " &" if daemon else command))
+            if " serve " in command:
+                store_of_readmes_program(shell)
+                shell.stop("skerry serve")
+            elif " edge --name ship" in command:
+                linked("127.0.0.1:8788")(shell)
+                shell.env_more["SKERRY_EDGE"] = shell.here("http://127.0.0.1:8788")
+                run(shell, WRITE.replace("127.0.0.1:8787", "127.0.0.1:8788") + " --confirmed merged")
+            elif " verify" in command:
+                assert "EQUAL" in printed
+        assert len(commands) - len(TABLE_NOT_RUN) > 15
 
 
 def test_what_is_run_otherwise_or_not_at_all_is_in_the_pages() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import re
+import resource
 import shlex
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -18,7 +21,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from server.cli import main
-from tests.processes import ROOT, Cluster, Json, record, run_cli, wait_for
+from tests.processes import ROOT, Cluster, Json, Node, record, run_cli, wait_for
 
 NOBODY = "ws://127.0.0.1:1"
 
@@ -333,6 +336,15 @@ def test_one_document_goes_to_standard_output(cluster: Cluster, doc: str, skerry
         (("set", "{doc}", "/body", '"x"', "--edge", "{a}", "--namespace", "other"), "is of namespace skerry"),
         (("set", "{doc}", "/body", '"x"', "--offline", "{tmp}/damaged.db"), "damaged.db: damaged"),
         (("set", "{doc}", "/body", '"x"', "--offline", "{tmp}"), "cannot be opened"),
+        (("set", "{doc}", "/body", '"x"', "--offline", "{tmp}/newer.db"), "reads up to 2; start a newer Skerry"),
+        (("get", "a" * 257, "--edge", "{a}"), "document id: 257 bytes, at most 256; choose a shorter one"),
+        (("get", "a\tb", "--edge", "{a}"), "document id: control character U+0009 is not allowed; remove it"),
+        (("get", "{doc}", "--edge", "host:port"), "'ws://host:port': no address of an edge"),
+        (
+            ("get", "{doc}", "--edge", NOBODY),
+            f"no edge at {NOBODY} ({NOBODY}: connection refused); is one running there?",
+        ),
+        (("get", "{doc}", "--edge", "ws://nobody.invalid", "--timeout", "2"), "no edge at ws://nobody.invalid"),
         (("edit", "{doc}", "/set/nope", "--edge", "{a}"), "nothing is at /set"),
         (("watch", "{doc}", "--offline", "{tmp}/x.db"), "name an edge as well"),
         (("export", "--edge", "{a}"), "no document; name some"),
@@ -352,6 +364,10 @@ def test_what_is_wrong_is_one_line(
 ) -> None:
     doc, a = "client/wrong", cluster["a"].ws
     (tmp_path / "damaged.db").write_bytes(b"this is no store, and has never been one")
+    skerry("set", doc, "/body", '"x"', "--offline", tmp_path / "newer.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "newer.db")) as newer:
+        newer.execute("PRAGMA user_version = 99")
+        newer.commit()
     skerry("set", doc, "/body", '"as it was"', "--edge", a)
     skerry("set", "client/wrong-too", "/body", '"as it was"', "--edge", a)
 
@@ -363,6 +379,61 @@ def test_what_is_wrong_is_one_line(
     assert done.err.count("\n") == 1
     assert says.format(doc=doc) in done.err
     assert skerry("get", doc, "/body", "--edge", a).out == "as it was\n"
+
+
+def test_an_edge_that_refuses_says_why_in_one_line(doc: str, tmp_path: Path, skerry: Skerry) -> None:
+    command = ["edge", "--name", "small", "--data", str(tmp_path / "small"), "--listen", "{listen}"]
+    command += ["--nats", "nats://127.0.0.1:1"]
+    edge = Node("edge", "small", tmp_path, command, {"SKERRY_DOCUMENT_BYTES_MAX": "2000"})
+    edge.start()
+    try:
+        done = skerry("set", doc, "/body", json.dumps("x" * 3000), "--edge", edge.ws)
+    finally:
+        edge.end()
+
+    assert done.status == 1
+    assert re.fullmatch(rf"skerry: {doc}: document_bytes: \d+ is over the limit of 2000; .*\(4429\)\n", done.err)
+
+
+def limited(file_bytes_max: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`skerry doc …` with a disk on which no file gets larger than that."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
+
+    return subprocess.run(
+        [sys.executable, "-m", "server.cli", "doc", *map(str, arguments)],
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if not key.startswith("SKERRY_")},
+        preexec_fn=limit,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_full_disk_is_one_line_and_takes_nothing_back(
+    cluster: Cluster, doc: str, tmp_path: Path, skerry: Skerry
+) -> None:
+    store = tmp_path / "notes.db"
+    assert skerry("set", doc, "/body", '"kept"', "--offline", store).status == 0
+
+    at_writing = limited(120_000, "set", doc, "/long", json.dumps("x" * 100_000), "--offline", store)
+    at_opening = limited(0, "set", doc, "/body", '"y"', "--offline", store)
+    without_store = limited(0, "set", doc, "/body", '"y"', "--edge", cluster["a"].ws)
+
+    for done, says in (
+        (at_writing, f"{store}: writing: "),
+        (at_opening, f"{store}: opening: "),
+        (without_store, "no place for temporary files"),
+    ):
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"skerry: {says}")
+        assert done.stderr.count("\n") == 1
+    assert "a quota is used up; check both, nothing that was stored was taken back" in at_writing.stderr
+    assert skerry("get", doc, "--offline", store, "--json").json == {"body": "kept"}
 
 
 def test_a_store_that_another_program_has_open_is_told(doc: str, tmp_path: Path, skerry: Skerry) -> None:

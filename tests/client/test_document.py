@@ -27,7 +27,7 @@ from sync.errors import InvalidDocumentId, InvalidInput, InvalidToken, LimitReac
 from sync.ids import DocId
 from sync.limits import COMPACT_ROWS
 from sync.token import decode_token
-from tests.client.edge import running
+from tests.client.edge import running, until
 
 
 def offline(tmp_path: Path, actor: str = "") -> Session:
@@ -484,8 +484,9 @@ def test_a_wrong_address_is_said_at_once(tmp_path: Path, address: str) -> None:
 def test_a_document_id_that_cannot_be_is_said(tmp_path: Path) -> None:
     async def test() -> None:
         async with offline(tmp_path) as session:
-            with pytest.raises(InvalidDocumentId):
-                await session.open("")
+            for doc in ("", "a" * 257, "a\tb", "\ud800"):
+                with pytest.raises(InvalidDocumentId, match="document id: "):
+                    await session.open(doc)
 
     running(test)
 
@@ -495,6 +496,26 @@ def test_no_address_is_unreachable(tmp_path: Path) -> None:
         async with offline(tmp_path) as session:
             with pytest.raises(Unreachable, match="no address"):
                 await session.connected(0.05)
+
+    running(test)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"), [("ws://127.0.0.1:1", "connection refused"), ("ws://nobody.invalid", "ws://nobody.invalid: ")]
+)
+def test_an_edge_that_is_not_there_is_said_in_a_line_and_nothing_is_lost(
+    tmp_path: Path, address: str, says: str
+) -> None:
+    async def test() -> None:
+        async with connect(address, store=tmp_path / "notes.db") as session:
+            plan = await session.open("notes/plan")
+            plan.insert("body", 0, "kept")
+            await until(lambda: session.why_offline != "not connected yet", deadline_s=30)
+            with pytest.raises(Unreachable, match=says) as raised:
+                await session.connected(0.05)
+            assert "\n" not in str(raised.value)
+        async with offline(tmp_path) as session:
+            assert (await session.open("notes/plan")).text("body") == "kept"
 
     running(test)
 

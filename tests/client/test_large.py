@@ -6,14 +6,15 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from pycrdt import Array
 
 from client import connect
-from client.document import EDIT_BYTES_MAX
+from client.document import EDIT_BYTES_MAX, OpenDocument
 from sync.errors import InvalidFrame, LimitReached
 from sync.extension import decode, decode_channel, encode, on_channel
 from sync.limits import EDGE_FRAME_BYTES_MAX, FRAME_BYTES_MAX
 from sync.wire import SyncStep2
-from tests.client.edge import running
+from tests.client.edge import running, until
 from tests.processes import Cluster
 
 PIECE = 12 * 1024 * 1024
@@ -43,6 +44,49 @@ def test_a_document_over_16_mib_is_opened_at_another_edge_and_written_to(
             assert plan.text("body") == "b" * PIECE + "here is the middle" + "a" * PIECE
 
     running(test, 180)
+
+
+@pytest.mark.parametrize("made_of", ["two edits", "many edits"])
+def test_a_client_that_alone_has_more_than_16_mib_brings_it_to_an_edge_that_has_nothing(
+    tmp_path: Path, made_of: str
+) -> None:
+    """Every disk but the client's is gone, and what was merged stands in its store as one state."""
+    rows = 20_000 if made_of == "many edits" else 0
+
+    def write(plan: OpenDocument) -> None:
+        plan.insert("body", 0, "a" * PIECE)
+        plan.insert("body", PIECE // 2, "b" * (PIECE // 2))
+        with plan.edit() as crdt:
+            listed = crdt.get("rows", type=Array)
+            for number in range(rows):
+                listed.insert(number // 2, {"n": number})
+
+    async def first(cluster: Cluster) -> None:
+        async with connect(cluster["a"].ws, store=tmp_path / "ada.db") as session:
+            plan = await session.open("notes/plan")
+            write(plan)
+            await plan.confirmed(timeout=60)
+            plan.delete("body", 0, 10)
+            await plan.confirmed(timeout=60)
+
+    async def second(cluster: Cluster) -> None:
+        async with connect(cluster["a"].ws, store=tmp_path / "ada.db") as session:
+            plan = await session.open("notes/plan")
+            assert len(plan.state()) > FRAME_BYTES_MAX
+            await plan.synced(timeout=60)
+            plan.insert("body", 0, "and on. ")
+            await plan.confirmed(timeout=60)
+        async with connect(cluster["b"].ws, store=tmp_path / "ben.db") as session:
+            theirs = await session.open("notes/plan", at_least=plan.token, timeout=60)
+            body = "a" * (PIECE // 2) + "b" * (PIECE // 2) + "a" * (PIECE - PIECE // 2)
+            await theirs.synced(timeout=60)
+            await until(lambda: theirs.contents() == plan.contents())
+            assert theirs.text("body") == "and on. " + body[10:]
+
+    with Cluster(tmp_path / "old", ["a"]) as cluster:
+        running(lambda: first(cluster), 120)
+    with Cluster(tmp_path / "new", ["a", "b"]) as cluster:
+        running(lambda: second(cluster), 180)
 
 
 def test_one_edit_stays_below_a_frame(tmp_path: Path) -> None:
