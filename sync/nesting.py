@@ -20,7 +20,7 @@ from typing import Final
 
 from .errors import InvalidUpdate
 from .limits import CLOCK_MAX, NESTING_MAX
-from .structs import Struct, in_order, read_structs
+from .structs import Structs, in_order, read_structs
 
 __all__ = ["Places", "named_at_most", "refuse_depth"]
 
@@ -57,9 +57,9 @@ class Places:
         deepest = max((depth for placed in self._placed(structs).values() for _, _, depth in placed), default=0)
         for client, own in structs.items():
             end = self._ends.get(client, 0)
-            for struct in own:
-                if struct.following <= end:
-                    deepest = max(deepest, self._depth(client, struct.clock, None))
+            for clock, following in zip(own.clocks, own.followings, strict=True):
+                if following <= end:
+                    deepest = max(deepest, self._depth(client, clock, None))
         return deepest
 
     def add(self, update: bytes) -> None:
@@ -72,13 +72,18 @@ class Places:
                     depths.append(depth)
                 self._ends[client] = following
 
-    def _placed(self, structs: Mapping[int, list[Struct]]) -> _Placed:
+    def _placed(self, structs: Mapping[int, Structs]) -> _Placed:
         """What is not here yet, in the order in which it can be taken."""
         placed: _Placed = {client: [] for client in structs}
-        for client, struct in in_order(structs, self._ends):
-            depth = max((self._depth(of, clock, placed.get(of)) for of, clock in struct.beside), default=0)
-            begin = max(struct.clock, self._ends.get(client, 0))
-            placed[client].append((begin, struct.following, depth + struct.deeper))
+        for client, at in in_order(structs, self._ends):
+            own = structs[client]
+            depth = max((self._depth(of, clock, placed.get(of)) for of, clock in own.beside(at)), default=0)
+            begin, depth = max(own.clocks[at], self._ends.get(client, 0)), depth + own.deeper[at]
+            before = placed[client]
+            if before and before[-1][1:] == (begin, depth):  # goes on as deep: one entry
+                before[-1] = (before[-1][0], own.followings[at], depth)
+            else:
+                before.append((begin, own.followings[at], depth))
         return placed
 
     def _depth(self, client: int, clock: int, placed: list[tuple[int, int, int]] | None) -> int:

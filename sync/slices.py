@@ -23,13 +23,14 @@ def cut(update: bytes, known: Mapping[int, int]) -> list[bytes]:
     structs, deletes_at = read_structs(update)
     pieces: list[bytes] = []
     client, begin, end, clock, following, count = 0, 0, 0, 0, 0, 0
-    for of, struct in in_order(structs, known):
-        fits = of == client and struct.begin == end and struct.clock == following
+    for of, at in in_order(structs, known):
+        own = structs[of]
+        fits = of == client and own.begins[at] == end and own.clocks[at] == following
         if not fits or count >= SLICE_STRUCTS or end - begin >= SLICE_BYTES:
             if count:
                 pieces.append(_piece(update, client, clock, count, begin, end))
-            client, begin, clock, count = of, struct.begin, struct.clock, 0
-        end, following, count = struct.end, struct.following, count + 1
+            client, begin, clock, count = of, own.begins[at], own.clocks[at], 0
+        end, following, count = own.ends[at], own.followings[at], count + 1
     if count:
         pieces.append(_piece(update, client, clock, count, begin, end))
     return pieces + _deletions(update, deletes_at)
