@@ -18,18 +18,21 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
 from sync import extension, wire
+from sync.brink import loading
 from sync.change import Beacon, Merged, RepairAsk
 from sync.document import JsonValue
 from sync.edge import Edge, EdgeSettings, EdgeStep
-from sync.errors import BusError, InvalidInput, StoreDamaged, StoreError
+from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
 from sync.limits import COMMIT_LAZY_MS, FIRST_OPEN_MS_MAX, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
-from sync.replica import Replica
+from sync.loading import document_of
+from sync.ports import StoredDocument
+from sync.replica import Replica, fold_log
 from sync.slow import Readers
 from sync.step import (
     AskSync,
@@ -54,6 +57,7 @@ from sync.token import decode_token
 from . import aside
 from .bus import Bus
 from .config import Config
+from .large import LargeFrames
 from .log import named, report, scrubbed
 from .pace import Pace
 from .record import KILLS, Record
@@ -162,6 +166,12 @@ class EdgeDaemon:
         self._next_conn = 0
         self._committer = ThreadPoolExecutor(1, "skerry-commit")
         self._reader = ThreadPoolExecutor(1, "skerry-read")
+        self._large = LargeFrames(
+            lambda work: self.tasks.spawn(work),
+            self._received,
+            lambda conn, error: self._do(self.machine.refused(conn, error, now_ms())),
+            lambda conn: self.machine.pending_bytes(conn),
+        )
         self.tasks = Tasks(log)
         self._committing = False
         self._flush_soon = False
@@ -220,6 +230,7 @@ class EdgeDaemon:
         self._keep_witness()
         self._committer.shutdown()
         self._reader.shutdown()
+        self._large.stop()
         self.store.close()
 
     async def _settle(self, ends: float) -> None:
@@ -238,6 +249,7 @@ class EdgeDaemon:
             await asyncio.sleep(TICK_S)
             self._look_at_outbox()
             self._do(self.machine.tick(now_ms()))
+            self._large.moved()
             self._keep_witness()
 
     def _look_at_outbox(self) -> None:
@@ -279,6 +291,11 @@ class EdgeDaemon:
         return conn
 
     def received(self, conn: ConnId, frame: bytes) -> None:
+        if self._large.takes(conn, frame):
+            return
+        self._received(conn, frame)
+
+    def _received(self, conn: ConnId, frame: bytes) -> None:
         self._pace.arrived()
         if self.readers and self.readers.heard(conn, frame):
             return
@@ -286,6 +303,7 @@ class EdgeDaemon:
 
     def closed(self, conn: ConnId) -> None:
         if self.connections.pop(conn, None) is not None:
+            self._large.closed(conn)
             self.readers.closed(conn)
             self._do(self.machine.closed(conn, now_ms()))
 
@@ -342,10 +360,11 @@ class EdgeDaemon:
             case Load(doc):
                 self._in(
                     self._reader,
-                    lambda: self.store.load(doc),
+                    lambda: self._load(doc),
                     lambda stored: self._do(self.machine.loaded(doc, stored, now_ms())),
                 )
             case Close(conn, code, reason):
+                self._large.closed(conn)
                 closing = self.connections.pop(conn, None)
                 if closing is not None:
                     log.info("client_closed code=%d reason=%r", code, reason)
@@ -375,6 +394,17 @@ class EdgeDaemon:
                 self._in(
                     self._reader, work, lambda kept: log.warning("set_aside name=%s bytes=%d", kept.name, kept.bytes)
                 )
+
+    def _load(self, doc: DocId) -> StoredDocument | None:
+        """In the reader's thread: the document too is made here, in calls of a few milliseconds (`sync.loading`)."""
+        stored = self.store.load(doc)
+        if stored is None:
+            return None
+        with loading(doc):
+            try:
+                return replace(stored, document=document_of(stored.state, stored.updates))
+            except DocumentBroken:
+                return stored  # the machine meets it too, and says so
 
     def _publish(self, effect: Publish) -> None:
         change = effect.change
@@ -417,7 +447,11 @@ class EdgeDaemon:
             log.debug("log_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
             self._do(self.machine.log_failed(doc, now_ms()))
         else:
-            self._do(self.machine.logged(doc, snapshot, entries, now_ms()))
+            fold: Replica | None = None
+            with contextlib.suppress(DocumentBroken):  # the machine meets it too, and says so
+                work = partial(fold_log, doc, snapshot, entries, self.machine.epoch, now_ms())
+                fold = await self._loop.run_in_executor(self._reader, work)
+            self._do(self.machine.logged(doc, snapshot, entries, now_ms(), fold))
 
     async def _list(self, in_log: bool) -> None:
         docs: Iterable[DocId]
@@ -449,6 +483,7 @@ class EdgeDaemon:
         for effect in step.now:
             self._perform(effect)
         self._pace.flushed(began_s, self._loop.time())
+        self._large.moved()
         if step.commit is None:
             self._idle.set()
             return

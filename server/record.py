@@ -24,6 +24,7 @@ import os
 import stat
 import struct
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -44,6 +45,7 @@ __all__ = ["KILLS", "Death", "Record", "open_record", "place_for"]
 log = logging.getLogger("skerry.record")
 
 MAP_BYTES: Final = 1 << 20  # of one record; what is larger goes into a file of its own, `NAME.large`
+THREADS: Final = 2  # that apply at one time: the loop's, and the one that loads documents; a record each
 BODY_AT: Final = 8
 DEATHS_MAX: Final = 2  # of a signal of its own
 KILLED_MAX: Final = 5  # from outside, in the midst of the same input
@@ -161,7 +163,8 @@ class Record(Brink):
     def __init__(self, path: Path, kept: Path) -> None:
         """`path`: the files' common beginning. `kept`: the directory for what is set aside."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._large = path.with_name(path.name + ".large")
+        self._large = tuple(path.with_name(f"{path.name}.large{number or ''}") for number in range(THREADS))
+        self._thread = threading.get_ident()
         self._list = path.with_name(path.name + ".deaths.json")
         fatal = path.with_name(path.name + ".fatal")
         self.whole: DocId | None = None
@@ -169,18 +172,20 @@ class Record(Brink):
         self._deaths = self._known()
         self._encoded: tuple[DocId, bytes] = (DocId(""), b"")
         brink = path.with_name(path.name + ".brink")
-        self._files = (brink, fatal, self._large)
+        self._files = (brink, fatal, *self._large)
         self._fatal = fatal.open("a+")
         try:
             fcntl.flock(self._fatal, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two of one name on one machine
             if brink.exists():
-                self._learn_of(brink.read_bytes(), own=fatal.stat().st_size > 0, kept=kept)
+                recorded, own = brink.read_bytes(), fatal.stat().st_size > 0
+                for number, large in enumerate(self._large):
+                    self._learn_of(recorded[number * MAP_BYTES :][:MAP_BYTES], large, own=own, kept=kept)
             self._fatal.truncate(0)
             faulthandler.enable(self._fatal, all_threads=False)
             with brink.open("wb") as file:
-                file.truncate(MAP_BYTES)
+                file.truncate(THREADS * MAP_BYTES)
             with brink.open("r+b") as file:
-                self._map = mmap.mmap(file.fileno(), MAP_BYTES)
+                self._map = mmap.mmap(file.fileno(), THREADS * MAP_BYTES)
         except BaseException:
             self._fatal.close()
             raise
@@ -193,18 +198,20 @@ class Record(Brink):
         sizes = struct.pack(f"<HI{len(updates)}I", len(name), len(updates), *map(len, updates))
         body = b"".join((sizes, name, *updates))
         code = _CODES[doing]
+        number = threading.get_ident() != self._thread
+        at = number * MAP_BYTES
         if len(body) > MAP_BYTES - BODY_AT:
             try:
-                self._large.write_bytes(body)
+                self._large[number].write_bytes(body)
             except OSError:
                 return  # a full disk: nothing can be recorded, and nothing has to fail for that
             code |= LARGE
         else:
-            self._map[BODY_AT : BODY_AT + len(body)] = body
-        self._map[0] = code  # last: from here on, it holds
+            self._map[at + BODY_AT : at + BODY_AT + len(body)] = body
+        self._map[at] = code  # last: from here on, it holds
 
     def leave(self) -> None:
-        self._map[0] = 0
+        self._map[0 if threading.get_ident() == self._thread else MAP_BYTES] = 0
 
     def close(self) -> None:
         """A clean end: nothing is left but what was learnt."""
@@ -264,12 +271,12 @@ class Record(Brink):
             self._keep(death)
 
     # --- the process before this one ---------------------------------------------------------------------------------
-    def _learn_of(self, recorded: bytes, *, own: bool, kept: Path) -> None:
+    def _learn_of(self, recorded: bytes, large: Path, *, own: bool, kept: Path) -> None:
         code = recorded[0] if recorded else 0
         if not code:
             return
         try:
-            body = self._large.read_bytes() if code & LARGE else recorded[BODY_AT:]
+            body = large.read_bytes() if code & LARGE else recorded[BODY_AT:]
             name, updates = _decoded(body)
             doc, doing = parse_document_id(name), _DOINGS[code & ~LARGE]
         except (OSError, struct.error, UnicodeDecodeError, InvalidInput, KeyError) as error:
@@ -283,7 +290,8 @@ class Record(Brink):
         else:
             known.again(death)
             self._keep(known)
-        self.whole = None if known.applied else doc
+        if not known.applied:
+            self.whole = doc
         log.error("died_of doc=%s doing=%s deaths=%d", named(doc), doing.value, known.own + known.others)
         if not known.poison:
             return

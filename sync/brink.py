@@ -10,13 +10,14 @@ Of one process, since that is what dies: an edge and a leader within one have on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 
 from .ids import DocId
 from .validate import Shape
 
-__all__ = ["Brink", "Doing", "present", "witness"]
+__all__ = ["Brink", "Doing", "loading", "present", "witness"]
 
 
 class Doing(Enum):
@@ -50,6 +51,17 @@ _present = Brink()
 
 def present() -> Brink:
     return _present
+
+
+@contextmanager
+def loading(doc: DocId) -> Iterator[None]:
+    """A document is made of what is stored, by whoever has it."""
+    brink = _present
+    brink.enter(doc, Doing.LOAD)
+    try:
+        yield
+    finally:
+        brink.leave()
 
 
 def witness(brink: Brink) -> None:

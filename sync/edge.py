@@ -19,7 +19,7 @@ from . import extension, limits
 from .change import Beacon, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .company import Out
 from .document import EMPTY_UPDATE
-from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
+from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached, SkerryError
 from .giving_way import REFUSED, clashed, compare, cut_wrongly, give_way, question_of, replaced
 from .hosted import Hosted
 from .ids import ConnId, DocId, Dot, DotSet, Origin, Version
@@ -106,6 +106,17 @@ class Edge(Outbox):
                 self._catchup.want(host.doc, now_ms)
                 self._pump(now_ms, out)
         return Step(tuple(out)) if out else _NOTHING
+
+    def refused(self, conn: ConnId, error: SkerryError, now_ms: int) -> EdgeStep:
+        """The shell has looked at a frame of a client before this machine, and it cannot be."""
+        out: Out = []
+        self._serving.refused(conn, error, now_ms, out)
+        return Step(tuple(out))
+
+    def pending_bytes(self, conn: ConnId) -> int | None:
+        """Of this connection's document, not flushed yet; None while it is being loaded."""
+        host = self._serving.host_of(conn)
+        return host.pending_bytes if host is not None and host.replica is not None else None
 
     def closed(self, conn: ConnId, now_ms: int) -> EdgeStep:
         """The connection is gone."""
@@ -467,14 +478,22 @@ class Edge(Outbox):
             out.append(Send((waiter.conn,), extension.encode(answer)))
         host.tracking.waiters = waiting
 
-    def logged(self, doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], now_ms: int) -> EdgeStep:
-        """Snapshot and log, read by this edge itself: there is no leader."""
+    def logged(
+        self,
+        doc: DocId,
+        snapshot: Snapshot | None,
+        entries: Sequence[LogEntry],
+        now_ms: int,
+        fold: Replica | None = None,
+    ) -> EdgeStep:
+        """Snapshot and log, read by this edge itself: there is no leader. `fold`: made of them already, in a thread."""
         out: Out = []
         host = self._serving.hosted.get(doc)
         if host is None or host.replica is None:
             return Step()
         try:
-            fold = fold_log(doc, snapshot, entries, self.epoch, now_ms)
+            if fold is None:
+                fold = fold_log(doc, snapshot, entries, self.epoch, now_ms)
             if fold.version is not None:
                 update = fold.diff(host.replica.state_vector())
                 self._take_state(host, host.replica, update, fold.version, fold.dots, now_ms, out, of_leader=False)

@@ -150,10 +150,12 @@ class Hosted:
         return self.rows >= rows_max or self.row_bytes >= bytes_max
 
 
-def replica_of(doc: DocId, stored: StoredDocument | None) -> Replica:
+def replica_of(doc: DocId, stored: StoredDocument | None, anew: bool = False) -> Replica:
+    """`anew`: the document that came with what is stored has been used up."""
     if stored is None:
         return Replica(doc, guarded=True)
     dots = stored.dots.copy()
     for dot, _ in stored.outbox:
         dots.add(dot)
-    return Replica(doc, stored.state, stored.updates, stored.version, dots, guarded=True)
+    built = None if anew else stored.document
+    return Replica(doc, stored.state, stored.updates, stored.version, dots, guarded=True, document=built)

@@ -7,10 +7,11 @@ Room: shapes only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from .change import Change
+from .document import Document
 from .ids import DocId, Dot, DotSet, Version
 from .step import Write
 
@@ -47,6 +48,8 @@ class StoredDocument:
     dots: DotSet
     outbox: tuple[tuple[Dot, Version | None], ...]
     """Dots still in the outbox and where the log acknowledged them, in commit order."""
+    document: Document | None = field(default=None, compare=False)
+    """What was made of state and updates already, in a thread (`sync.loading`); used once."""
 
 
 class Store(Protocol):

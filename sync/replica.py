@@ -21,15 +21,28 @@ from typing import NamedTuple, TypeVar
 from .brink import Doing, present
 from .change import LogEntry, Logged, Snapshot
 from .clash import asked_for, overlaps, probing, refuse_clash
-from .document import Document, Ranges, encode_clocks, merge
+from .document import Document, Ranges, encode_clocks
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
-from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX, NESTING_MAX
+from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX, NESTING_MAX, SLICE_BYTES, SLICE_STRUCTS
+from .loading import apply_in_order, document_of
 from .nesting import Places, named_at_most, refuse_depth
+from .slices import cut
 from .token import Token
 from .validate import Shape, check_update
 
-__all__ = ["Early", "covers", "fold_entries", "fold_entry", "fold_log", "Judgement", "Replica", "Taken", "Verdict"]
+__all__ = [
+    "Early",
+    "covers",
+    "document_of",
+    "fold_entries",
+    "fold_entry",
+    "fold_log",
+    "Judgement",
+    "Replica",
+    "Taken",
+    "Verdict",
+]
 
 
 class Verdict(Enum):
@@ -106,8 +119,11 @@ class Replica:
         version: Version | None = None,
         dots: DotSet | None = None,
         guarded: bool = False,
+        document: Document | None = None,
     ) -> None:
         """From what is stored: trusted bytes in commit order. Raises DocumentBroken where pycrdt refuses them.
+
+        `document`: what `document_of` made of them, elsewhere; it is this replica's from now on.
 
         `guarded`: what comes again is compared with what is here (`sync.clash`); `take` raises ClientIdClash.
         """
@@ -123,8 +139,7 @@ class Replica:
         self._suspected = self._brink.suspects(doc)
         self._brink.enter(doc, Doing.LOAD)
         try:
-            self._document = Document(state)
-            _apply_all(self._document, updates)
+            self._document = document_of(state, updates) if document is None else document
         finally:
             self._brink.leave()
         self.clocks = self._document.clocks()
@@ -258,7 +273,9 @@ class Replica:
         return Taken(Verdict.NEW, tuple(updates), clash, released, refused)
 
     def _accept(self, update: bytes, shape: Shape) -> None:
+        """Raises InvalidUpdate where its structs wait for each other; then nothing has changed."""
         clocks = self.clocks
+        pieces = cut(update, clocks) if shape.joins > SLICE_STRUCTS else None
         for client, _, following in shape.brings:
             if following > clocks.get(client, 0):
                 clocks[client] = following
@@ -267,7 +284,10 @@ class Replica:
                 _add_range(self._deleted.setdefault(client, []), first, following)
         if shape.names and self._named is not None:
             self._named += shape.names
-        self._unapplied.append(update)
+        if pieces is None:
+            self._unapplied.append(update)
+        else:
+            self._unapplied += pieces
         if self._places is not None:
             self._places.add(update)
         if self._suspected:
@@ -315,6 +335,7 @@ class Replica:
                     if judgement.verdict is Verdict.NEW:
                         self.check_depth(held.update, held.shape)
                         self._brink.refuse(self.doc, held.update, held.shape)
+                        self._accept(held.update, held.shape)
                 except InvalidUpdate as error:
                     refused.append((held, str(error)))
                     continue
@@ -322,7 +343,6 @@ class Replica:
                 if named is not None:
                     self._confirm(*named)
                 if judgement.verdict is Verdict.NEW:
-                    self._accept(held.update, held.shape)
                     updates.append(held.update)
                     moved = True
         return tuple(released), tuple(refused)
@@ -405,7 +425,7 @@ class Replica:
             updates, self._unapplied = self._unapplied, []
             self._brink.enter(self.doc, Doing.APPLY, updates)
             try:
-                _apply_all(self._document, updates)
+                apply_in_order(self._document, updates)
             finally:
                 self._brink.leave()
         return self._document
@@ -427,8 +447,11 @@ class Replica:
             self._brink.leave()
 
     def joined(self, updates: Sequence[bytes], whole: bytes) -> None:
-        """`whole` is these updates in one: where they are all that waits to be applied, it is applied instead."""
-        if self._unapplied == updates:
+        """`whole` is these updates in one: where they are all that waits to be applied, it is applied instead.
+
+        Not where they are many: in one piece they would cost pycrdt more (`sync.slices`).
+        """
+        if len(whole) <= SLICE_BYTES and self._unapplied == updates:
             self._unapplied = [whole]
 
     @property
@@ -467,12 +490,6 @@ class Replica:
             self._deleted = self._read(Document.deleted)
         deleted = self._deleted
         return all(_covered(deleted.get(client, ()), first, following) for client, first, following in shape.deletes)
-
-
-def _apply_all(document: Document, updates: Sequence[bytes]) -> None:
-    """In one piece: twenty times as fast as one by one, and the rows of one commit need not be in the gate's order."""
-    if updates:
-        document.apply(merge(updates))
 
 
 def _covered(spans: Sequence[tuple[int, int]], first: int, following: int) -> bool:

@@ -23,7 +23,15 @@ from .change import Change, Context
 from .closing import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_CLIENT_ID, CLOSE_GAP, CLOSE_LIMIT
 from .company import Out
 from .document import merge
-from .errors import ClientIdClash, DocumentBroken, InvalidFrame, InvalidInput, InvalidUpdate, LimitReached
+from .errors import (
+    ClientIdClash,
+    DocumentBroken,
+    InvalidFrame,
+    InvalidInput,
+    InvalidUpdate,
+    LimitReached,
+    SkerryError,
+)
 from .hosted import Flushed, Hosted, Pending, replica_of
 from .ids import ConnId, DocId, Dot, Origin
 from .ports import StoredDocument
@@ -100,20 +108,29 @@ class Serving(Telling):
                 self._message(host, conn, frame, now_ms, out)
             else:  # a keystroke
                 self._update(host, conn, update, now_ms, out)
-        except ClientIdClash as error:
-            out.append(Report("client_id_clash", doc, str(error)))
-            host.clashed.add(error.client)
-            self._drop_conn(conn, CLOSE_CLIENT_ID, str(error), now_ms, out)
-        except InvalidUpdate as error:
-            self._drop_conn(conn, CLOSE_BAD_UPDATE, f"these bytes are no update: {error}", now_ms, out)
-        except InvalidInput as error:
-            self._drop_conn(conn, CLOSE_BAD_FRAME, str(error), now_ms, out)
-        except LimitReached as error:
-            if conn not in host.tracking.conns:  # stock clients show a closing's reason to nobody, and this they do
-                out.append(Send((conn,), wire.encode(wire.PermissionDenied(str(error)))))
-            self._drop_conn(conn, CLOSE_LIMIT, str(error), now_ms, out)
-        except DocumentBroken as error:
-            self.rebuild(host, str(error), out)
+        except (InvalidInput, LimitReached, DocumentBroken) as error:
+            self.refused(conn, error, now_ms, out)
+
+    def refused(self, conn: ConnId, error: SkerryError, now_ms: int, out: Out) -> None:
+        """A frame of this connection was not taken, here or before it came here. Invariant 4."""
+        host = self.host_of(conn)
+        if host is None:
+            return
+        match error:
+            case ClientIdClash():
+                out.append(Report("client_id_clash", host.doc, str(error)))
+                host.clashed.add(error.client)
+                self._drop_conn(conn, CLOSE_CLIENT_ID, str(error), now_ms, out)
+            case InvalidUpdate():
+                self._drop_conn(conn, CLOSE_BAD_UPDATE, f"these bytes are no update: {error}", now_ms, out)
+            case InvalidInput():
+                self._drop_conn(conn, CLOSE_BAD_FRAME, str(error), now_ms, out)
+            case DocumentBroken():
+                self.rebuild(host, str(error), out)
+            case _:
+                if conn not in host.tracking.conns:  # stock clients show a closing's reason to nobody, and this they do
+                    out.append(Send((conn,), wire.encode(wire.PermissionDenied(str(error)))))
+                self._drop_conn(conn, CLOSE_LIMIT, str(error), now_ms, out)
 
     def closed(self, conn: ConnId, now_ms: int, out: Out) -> None:
         doc = self._conns.pop(conn, None)
@@ -390,7 +407,7 @@ class Serving(Telling):
         except (DocumentBroken, InvalidUpdate):
             out.append(Report("update_refused", host.doc, "an update broke the document and was thrown away"))
             self._drop_conn(suspect.conn, CLOSE_BAD_UPDATE, "this update cannot be applied", now_ms, out)
-            host.replica = replica_of(host.doc, stored)
+            host.replica = replica_of(host.doc, stored, anew=True)
             for good in host.pending:
                 host.replica.take(good.update, check_update(good.update), now_ms, good.conn)
             return

@@ -70,6 +70,8 @@ class Shape(NamedTuple):
     """Of an ordinary keystroke, so that `sync.runs` need not read it again."""
     names: int = 0
     """Structs that name a shared type as their parent: only these lead deeper (`sync.nesting`)."""
+    joins: int = 0
+    """Structs right behind the one before of their client: pycrdt joins them, one by one (`sync.slices`)."""
 
 
 def check_update(update: bytes) -> Shape:
@@ -188,7 +190,7 @@ def _walk(b: bytes) -> Shape:
     reach: dict[int, int] = {}  # client -> next clock after its last run
     wanted: dict[int, int] = {}  # client -> highest clock referred to, plus 1
     struct_count = 0
-    names = 0
+    names = joins = 0
     values_left = UPDATE_VALUES_MAX
     clients, i = _uint(b, 0, end)
     seen: set[int] = set()
@@ -235,6 +237,8 @@ def _walk(b: bytes) -> Shape:
                             wanted[of] = at + 1
                     elif at >= clock:  # Invariant 4.
                         raise _refused(start, f"struct at clock {clock} refers to clock {at} of its own client")
+                    elif at == clock - 1:
+                        joins += 1
                 if parent and info & _KEY:
                     i = _text(b, i)
                 if info & 31 == 4:
@@ -252,7 +256,7 @@ def _walk(b: bytes) -> Shape:
     if i != end:
         raise _refused(i, "bytes after the end (is this a V2 update? send V1)")
     needs = tuple([(of, next_) for of, next_ in wanted.items() if reach.get(of, 0) < next_])
-    return Shape(tuple(brings), needs, tuple(deletes), None, names)
+    return Shape(tuple(brings), needs, tuple(deletes), None, names, joins)
 
 
 def _content(b: bytes, i: int, ref: int, values_left: int) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import struct
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -23,14 +24,18 @@ from server.http import _seconds
 from server.log_reader import _place
 from server.nats_link import parse_header_lines
 from server.origin import origin_allowed
+from server.record import _decoded
 from server.status import _docs
 from server.sync_parts import PART
 from sync import extension, headers, text, wire
 from sync.document import Document
-from sync.errors import ConfigError, InvalidInput, InvalidUpdate, LimitReached
+from sync.errors import ConfigError, DocumentBroken, InvalidInput, InvalidUpdate, LimitReached
 from sync.ids import ConnId, DocId, from_subject_token
+from sync.nesting import Places
 from sync.presence import Presence, encode_awareness
+from sync.replica import Replica
 from sync.roots import find_roots
+from sync.slices import cut
 from sync.token import decode_token
 from sync.validate import AwarenessEntry, check_awareness, check_state_vector, check_update
 from tests.fuzz.files import FILES
@@ -107,6 +112,34 @@ def _live(update: bytes, base: bytes) -> None:
     third = Document(merged)
     third.diff(peer.get_state())
     third.state()
+
+
+def _take(data: bytes) -> object:
+    """As an edge and a leader take an update: gate, depth, pieces, and all of it applied."""
+    shape = check_update(data)
+    replica = Replica(_DOC, _base() if len(data) % 2 else None, guarded=True)
+    return replica.take(data, shape, 0).verdict, replica.materialise()
+
+
+def _in_pieces(data: bytes, value: object) -> None:
+    """Pieces are updates, and bring and delete what the whole does; where everything stands can be told."""
+    shape = check_update(data)
+    try:
+        pieces = [check_update(piece) for piece in cut(data, {})]
+        Places(_base()).deepest(data)
+    except InvalidUpdate:
+        return  # structs that wait for each other
+    brought = {client: following for piece in pieces for client, _, following in piece.brings}
+    assert brought == {client: following for client, _, following in shape.brings}, "other clocks in pieces"
+    assert [span for piece in pieces for span in piece.deletes] == list(shape.deletes), "other deletions in pieces"
+
+
+def _record(data: bytes) -> object:
+    """What the process before this one left on record: the mapped file's body, and the list of deaths."""
+    try:
+        return _decoded(data)
+    except (struct.error, UnicodeDecodeError):
+        return None
 
 
 @lru_cache(maxsize=1)
@@ -310,6 +343,8 @@ _DOTS = "0:1-1,abc:1-7,abc:9-12,1fffffffffffff:1-9007199254740991"
 
 DECODERS: tuple[Decoder, ...] = (
     Decoder("update", _updates, check_update, (InvalidUpdate,), _live_with, weight=6),
+    Decoder("take", _updates, _take, (InvalidUpdate, LimitReached, DocumentBroken), _in_pieces, weight=3),
+    Decoder("record", lambda: [struct.pack("<HI2I", 3, 2, 1, 2) + b"a/babc"], _record, ()),
     Decoder("state-vector", _state_vectors, check_state_vector, (InvalidUpdate,), _ask),
     Decoder("awareness", _awareness, check_awareness, (InvalidUpdate,), _merge_presence),
     Decoder("frame", _frames, wire.decode_frame, (InvalidInput,), _same_again),

@@ -71,3 +71,12 @@ def test_a_mistake_is_one_line_a_mistake_and_exit_status_1(capsys: pytest.Captur
     assert main(["config", "--listen", "nowhere"]) == 1
 
     assert capsys.readouterr().err == "skerry: listen: 'nowhere' is no HOST:PORT, as in 127.0.0.1:8787\n"
+
+
+def test_a_file_that_nests_without_end_is_no_toml(tmp_path: Path) -> None:
+    """Found by fuzzing: it ended the command with a traceback."""
+    file = tmp_path / "skerry.toml"
+    file.write_text("n=" + "[" * 5_000)
+
+    with pytest.raises(ConfigError, match="not TOML"):
+        load_config({}, file)

@@ -1,0 +1,122 @@
+"""Large frames: checked and cut in a thread, handed to the machine in pieces, so that the loop is never held by one.
+
+A megabyte of tiny structs takes Python 0.2 s to check and pycrdt any time to apply. Python code in a thread lets the
+loop go on; pieces (`sync.slices`) of a millisecond or two go in one by one, each when the one before was flushed.
+
+Room: one connection's order. What a connection sends behind a large frame waits behind it; other connections do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from sync import extension, wire
+from sync.errors import InvalidInput, LimitReached, SkerryError
+from sync.ids import ConnId
+from sync.limits import LARGE_FRAME_BYTES, PENDING_BYTES_MAX
+from sync.slices import cut
+from sync.validate import check_update
+
+__all__ = ["LargeFrames", "in_pieces"]
+
+
+def in_pieces(frame: bytes) -> list[bytes]:
+    """Frames that say the same in this order; of an edit, the last one has its name. Raises InvalidInput."""
+    match extension.decode(frame):
+        case (wire.Update() | wire.SyncStep2() | extension.Edit()) as message:
+            check_update(message.update)
+            pieces = cut(message.update, {})
+        case _:
+            return [frame]
+    if len(pieces) < 2:
+        return [frame]
+    if isinstance(message, wire.SyncStep2):
+        return [wire.encode(wire.SyncStep2(piece)) for piece in pieces]
+    frames = [wire.encode(wire.Update(piece)) for piece in pieces]
+    if isinstance(message, extension.Edit):
+        last = extension.Edit(message.dot, message.actor, message.causation, message.correlation, pieces[-1])
+        frames[-1] = extension.encode(last)
+    return frames
+
+
+@dataclass(slots=True)
+class _Waiting:
+    frames: deque[bytes] = field(default_factory=deque)
+    bytes: int = 0
+
+
+class LargeFrames:
+    def __init__(
+        self,
+        spawn: Callable[[Coroutine[object, object, None]], None],
+        deliver: Callable[[ConnId, bytes], None],
+        refuse: Callable[[ConnId, SkerryError], None],
+        pending_bytes: Callable[[ConnId], int | None],
+    ) -> None:
+        """`pending_bytes`: of the connection's document, not flushed yet; None while it is being loaded."""
+        self._spawn = spawn
+        self._deliver = deliver
+        self._refuse = refuse
+        self._pending_bytes = pending_bytes
+        self._waiting: dict[ConnId, _Waiting] = {}
+        self._moved = asyncio.Event()
+        self._checker = ThreadPoolExecutor(1, "skerry-check")
+
+    def takes(self, conn: ConnId, frame: bytes) -> bool:
+        """False for nearly every frame: go on with it. True: it is seen to, here or behind another one."""
+        waiting = self._waiting.get(conn)
+        if waiting is None:
+            if len(frame) <= LARGE_FRAME_BYTES:
+                return False
+            waiting = self._waiting[conn] = _Waiting()
+            self._spawn(self._work(conn, waiting))
+        waiting.frames.append(frame)
+        waiting.bytes += len(frame)
+        if waiting.bytes > PENDING_BYTES_MAX:
+            self._refuse(conn, LimitReached("pending_bytes", waiting.bytes, PENDING_BYTES_MAX, "send less at once"))
+        return True
+
+    def moved(self) -> None:
+        """Something was flushed, or a document was loaded, or time has passed."""
+        if self._waiting:
+            self._moved.set()
+
+    def closed(self, conn: ConnId) -> None:
+        waiting = self._waiting.pop(conn, None)
+        if waiting is not None:
+            waiting.frames.clear()
+            self._moved.set()
+
+    def stop(self) -> None:
+        self._checker.shutdown(cancel_futures=True)
+
+    async def _work(self, conn: ConnId, waiting: _Waiting) -> None:
+        loop = asyncio.get_running_loop()
+        while waiting.frames:
+            frame = waiting.frames.popleft()
+            waiting.bytes -= len(frame)
+            frames = [frame]
+            if len(frame) > LARGE_FRAME_BYTES:
+                try:
+                    frames = await loop.run_in_executor(self._checker, in_pieces, frame)
+                except InvalidInput as error:
+                    self._refuse(conn, error)
+                    return
+            for piece in frames:
+                while len(frames) > 1 and self._is_busy(conn) and self._waiting.get(conn) is waiting:
+                    self._moved.clear()
+                    await self._moved.wait()
+                if self._waiting.get(conn) is not waiting:
+                    return
+                self._deliver(conn, piece)
+                if len(frames) > 1:
+                    await asyncio.sleep(0)
+        if self._waiting.get(conn) is waiting:
+            del self._waiting[conn]
+
+    def _is_busy(self, conn: ConnId) -> bool:
+        return self._pending_bytes(conn) != 0

@@ -1,0 +1,199 @@
+"""Large frames: checked in a thread, taken in pieces, in the order in which their connection sent them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import ParamSpec
+
+import pytest
+
+from server.large import LargeFrames, in_pieces
+from sync import extension, wire
+from sync.errors import InvalidUpdate, LimitReached, SkerryError
+from sync.ids import ConnId, Dot, Origin
+from sync.limits import LARGE_FRAME_BYTES, PENDING_BYTES_MAX, SLICE_STRUCTS
+from sync.replica import Replica
+from sync.validate import check_update
+from tests.sync.stage import PLAN, Ada, frame
+from tests.sync.test_slices import letters
+
+ADA, BEN = ConnId(1), ConnId(2)
+COUNT = 5 * SLICE_STRUCTS
+LARGE = frame(letters(COUNT))
+SMALL = frame(Ada(9).type("small"))
+
+
+P = ParamSpec("P")
+
+
+def on_a_loop(story: Callable[P, Coroutine[object, object, None]]) -> Callable[P, None]:
+    @wraps(story)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(story(*args, **kwargs))
+
+    return told
+
+
+class Desk:
+    """What a daemon is to `LargeFrames`."""
+
+    def __init__(self) -> None:
+        self.delivered: list[tuple[ConnId, bytes]] = []
+        self.refused: list[tuple[ConnId, SkerryError]] = []
+        self.pending: int | None = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.large = LargeFrames(self.spawn, self.deliver, self.refuse, lambda _: self.pending)
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        self.tasks.add(asyncio.get_running_loop().create_task(work))
+
+    def deliver(self, conn: ConnId, piece: bytes) -> None:
+        self.delivered.append((conn, piece))
+
+    def refuse(self, conn: ConnId, error: SkerryError) -> None:
+        self.refused.append((conn, error))
+        self.large.closed(conn)
+
+    def send(self, conn: ConnId, data: bytes) -> None:
+        if not self.large.takes(conn, data):
+            self.deliver(conn, data)
+
+    async def idle(self) -> None:
+        async with asyncio.timeout(10):
+            await asyncio.gather(*self.tasks)
+        self.large.stop()
+
+
+def text_of(frames: list[bytes]) -> str:
+    replica = Replica(PLAN)
+    for each in frames:
+        message = extension.decode(each)
+        assert isinstance(message, wire.Update | wire.SyncStep2 | extension.Edit)
+        replica.take(message.update, check_update(message.update), 0)
+    return replica.materialise().text("r")
+
+
+def test_pieces_say_what_the_frame_said() -> None:
+    update = letters(COUNT)
+    dot = Dot(Origin(3), 1)
+    updates = in_pieces(frame(update))
+    steps = in_pieces(wire.encode(wire.SyncStep2(update)))
+    edits = in_pieces(extension.encode(extension.Edit(dot, "ada", "", "", update)))
+
+    assert text_of(updates) == text_of(steps) == text_of(edits) == "x" * COUNT
+    assert all(isinstance(wire.decode_frame(each), wire.SyncStep2) for each in steps)
+    named = [message for each in edits if isinstance(message := extension.decode(each), extension.Edit)]
+    assert [(edit.dot, edit.actor) for edit in named] == [(dot, "ada")]
+    assert extension.decode(edits[-1]) == named[0]
+
+
+def test_one_large_text_is_one_piece() -> None:
+    pasted = frame(Ada(1).type("x" * 100_000))
+
+    assert in_pieces(pasted) == [pasted]
+
+
+@on_a_loop
+async def test_what_comes_behind_a_large_frame_waits_and_other_connections_do_not() -> None:
+    desk = Desk()
+
+    desk.send(ADA, LARGE)
+    desk.send(ADA, SMALL)
+    desk.send(BEN, SMALL)
+    assert desk.delivered == [(BEN, SMALL)]
+    await desk.idle()
+
+    of_ada = [data for conn, data in desk.delivered if conn == ADA]
+    assert of_ada[-1] == SMALL
+    assert text_of(of_ada[:-1]) == "x" * COUNT
+    desk.send(ADA, SMALL)
+    assert desk.delivered[-1] == (ADA, SMALL)
+
+
+@on_a_loop
+async def test_it_is_checked_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("server.large.check_update", lambda update: seen.append(threading.get_ident()))
+    desk = Desk()
+
+    desk.send(ADA, LARGE)
+    await desk.idle()
+
+    assert len(seen) == 1
+    assert seen[0] != threading.get_ident()
+
+
+@on_a_loop
+async def test_a_piece_waits_until_the_one_before_was_flushed() -> None:
+    desk = Desk()
+    desk.pending = 1
+    desk.send(ADA, LARGE)
+    for _ in range(20):
+        desk.large.moved()
+        await asyncio.sleep(0.001)
+    assert desk.delivered == []
+
+    desk.pending = 0
+    desk.large.moved()
+    await desk.idle()
+    assert len(desk.delivered) == COUNT // SLICE_STRUCTS
+
+
+@on_a_loop
+async def test_a_document_that_is_being_loaded_is_waited_for() -> None:
+    desk = Desk()
+    desk.pending = None
+    desk.send(ADA, LARGE)
+    await asyncio.sleep(0.05)
+    assert desk.delivered == []
+
+    desk.pending = 0
+    desk.large.moved()
+    await desk.idle()
+    assert text_of([data for _, data in desk.delivered]) == "x" * COUNT
+
+
+@on_a_loop
+async def test_bad_bytes_are_refused_and_nothing_behind_them_is_taken() -> None:
+    desk = Desk()
+
+    desk.send(ADA, frame(letters(COUNT)[:-1] + b"\1"))
+    desk.send(ADA, SMALL)
+    await desk.idle()
+
+    assert desk.delivered == []
+    ((conn, error),) = desk.refused
+    assert conn == ADA
+    assert isinstance(error, InvalidUpdate)
+
+
+@on_a_loop
+async def test_a_connection_that_closes_takes_with_it_what_waits() -> None:
+    desk = Desk()
+    desk.pending = 1
+    desk.send(ADA, LARGE)
+    await asyncio.sleep(0.02)
+
+    desk.large.closed(ADA)
+    await desk.idle()
+
+    assert desk.delivered == []
+
+
+@on_a_loop
+async def test_what_waits_is_bounded() -> None:
+    desk = Desk()
+    desk.pending = 1
+    desk.send(ADA, LARGE)
+    for _ in range(PENDING_BYTES_MAX // LARGE_FRAME_BYTES + 1):
+        if desk.refused:
+            break
+        desk.send(ADA, SMALL + bytes(LARGE_FRAME_BYTES - len(SMALL)))
+
+    ((conn, error),) = desk.refused
+    assert conn == ADA
+    assert isinstance(error, LimitReached)
+    await desk.idle()
