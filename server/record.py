@@ -178,7 +178,7 @@ class Record(Brink):
             self._fatal.truncate(0)
             faulthandler.enable(self._fatal, all_threads=False)
             with brink.open("wb") as file:
-                file.truncate(MAP_BYTES)
+                file.write(bytes(MAP_BYTES))  # not a hole: a page of it that a full disk has no room for is a SIGBUS
             with brink.open("r+b") as file:
                 self._map = mmap.mmap(file.fileno(), MAP_BYTES)
         except BaseException:
