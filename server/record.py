@@ -183,7 +183,8 @@ class Record(Brink):
             self._fatal.truncate(0)
             faulthandler.enable(self._fatal, all_threads=False)
             with brink.open("wb") as file:
-                file.truncate(THREADS * MAP_BYTES)
+                # not a hole: a page of it that a full disk has no room for is a SIGBUS
+                file.write(bytes(THREADS * MAP_BYTES))
             with brink.open("r+b") as file:
                 self._map = mmap.mmap(file.fileno(), THREADS * MAP_BYTES)
         except BaseException:

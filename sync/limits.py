@@ -64,6 +64,7 @@ COMPARED_CLOCKS: Final = 32  # per client, where an update brings what is here: 
 CHANNELS_MAX: Final = 1_000  # documents open on one connection of the extension
 LOOK_MS: Final = 1_000  # between two looks at a quiet document's time limits, which are seconds and more
 COMMIT_LAZY_MS: Final = 100  # what the log has already waits so long for a commit that somebody else needs
+CONNECTION_BYTES: Final = 25_000  # a budget, not a bound: of one with a document to itself, which is empty
 READER_SLOW_BYTES: Final = 256 * 1024  # unsent to one client: nothing more is queued; 10,000 who do not read: 2.5 GiB
 READER_DRAINED_BYTES: Final = 32 * 1024  # so little is left of it: brought up to date by one difference
 READER_KEPT_BYTES_MAX: Final = 1024 * 1024  # kept for one that is slow and cannot be made again: 15,000 answers

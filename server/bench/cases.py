@@ -12,6 +12,7 @@ from typing import Final
 from sync.errors import SkerryError
 
 from . import machine
+from .case_deaf import DEAF
 from .case_growth import GROWTH
 from .case_idle import IDLE
 from .case_leader import LEADING
@@ -27,7 +28,7 @@ __all__ = ["CASES", "Outcome", "Watcher", "run_cases"]
 
 CASES: Final[dict[int, Case]] = {
     case.number: case
-    for case in (ONE_DOCUMENT, MANY_DOCUMENTS, ACROSS, LOADING, OFFLINE, IDLE, PRESENCE, LEADING, GROWTH)
+    for case in (ONE_DOCUMENT, MANY_DOCUMENTS, ACROSS, LOADING, OFFLINE, IDLE, PRESENCE, LEADING, GROWTH, DEAF)
 }
 HOPELESS_SHARE: Final = 50
 """Who delivers less than that of a load (%) is not asked to do it again, or more: that only fails longer."""

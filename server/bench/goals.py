@@ -226,6 +226,14 @@ def _growth(found: _Found) -> list[Verdict]:
     ]
 
 
+def _deaf(found: _Found) -> list[Verdict]:
+    ratio, share = (found.value(measure, 10, "skerry") for measure in ("p99_ratio", "budget_share"))
+    return [
+        Verdict(10, "p99 of the busy beside readers that do not read, of that without", ratio, 2.0),
+        Verdict(10, "memory, of the budget for so many connections", share, 100, False, "%"),
+    ]
+
+
 _JUDGES: Final[dict[int, Callable[[_Found], list[Verdict]]]] = {
     1: _one_document,
     2: _many_documents,
@@ -235,4 +243,5 @@ _JUDGES: Final[dict[int, Callable[[_Found], list[Verdict]]]] = {
     6: _idle,
     7: _presence,
     9: _growth,
+    10: _deaf,
 }

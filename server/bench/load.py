@@ -47,6 +47,8 @@ class Load:
 
     probed: int = 1_000_000
     """Readers are on the first so many documents only; the others have their writers alone."""
+    name: str = "bench"
+    """Of the documents, before their numbers: the same load a second time on one server needs others."""
 
     @property
     def work(self) -> str:
@@ -93,7 +95,7 @@ def _seat(
     seats: list[_Seat] = []
     probes: list[Probe] = []
     deaf: list[Client] = []
-    docs = [f"bench/{number}" for number in range(load.documents)]
+    docs = [f"{load.name}/{number}" for number in range(load.documents)]
     for doc in docs[: load.probed]:  # one comes first: a peer fails where many open a document at the same moment
         client = wires.connect(target.readers_at, dialect.path(doc))
         sent = {person.client_id: array("d") for person in people}

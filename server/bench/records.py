@@ -46,6 +46,12 @@ MEASURES: Final[dict[str, Measure]] = {
     "documents_per_gb": Measure("held", "documents/GB", 0),
     "takeover_s": Measure("first change merged", "s", 1),
     "takeover_all_s": Measure("a change in each", "s", 1),
+    "p50_deaf_ms": Measure("p50 beside them", "ms", 1),
+    "p99_deaf_ms": Measure("p99 beside them", "ms", 1),
+    "p99_ratio": Measure("p99", "x without", 2),
+    "slow_count": Measure("slow", "readers", 0),
+    "deaf_kb": Measure("memory", "kB/of them", 0),
+    "budget_share": Measure("of the budget", "%", 0),
     "memory_mb": Measure("memory", "MB", 0),
     "generator_share": Measure("generator", "% busy", 0),
 }

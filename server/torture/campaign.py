@@ -25,6 +25,7 @@ from ..status import LEADER, compare_all, list_all
 from .child import Child, memory_of
 from .faults import Fault, Round, Schedule
 from .fleet import Fleet, Shape
+from .ground import Ground
 from .judge import Judge
 
 __all__ = ["Campaign", "Outcome", "Sample"]
@@ -49,6 +50,8 @@ class Sample:
 class Outcome:
     seed: int
     shape: dict[str, object]
+    ground: dict[str, str] = field(default_factory=dict)
+    """Kind of fault -> by what it was done, where that depends on the machine."""
     seconds: float = 0.0
     injected: list[dict[str, object]] = field(default_factory=list)
     rounds: list[dict[str, object]] = field(default_factory=list)
@@ -75,11 +78,13 @@ class Campaign:
         memory_bytes: int = 400 * 1024 * 1024,
         seconds: float | None = None,
         tell: Callable[[str], None] = lambda _: None,
+        ground: Ground | None = None,
     ) -> None:
         self.schedule = schedule
         self.judge = Judge()
-        self.fleet = Fleet(directory, shape, schedule.seed, self.judge, self._wrong)
+        self.fleet = Fleet(directory, shape, schedule.seed, self.judge, self._wrong, ground)
         self.outcome = Outcome(schedule.seed, {key: str(value) for key, value in asdict(shape).items()})
+        self.outcome.ground = {"disk-full": self.fleet.ground.disks, "black-hole": self.fleet.ground.links}
         self._settle_s = settle_s
         self._memory_bytes = memory_bytes
         self._seconds = seconds

@@ -23,6 +23,7 @@ from .campaign import Campaign, Outcome
 from .child import ROOT
 from .faults import KINDS, Schedule, make_schedule, read_schedule, write_schedule
 from .fleet import Shape
+from .ground import Ground
 from .report import write_report
 
 __all__ = ["add_arguments", "run"]
@@ -44,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yjs", type=Path, metavar="DIR", help="directory whose node_modules has yjs, y-websocket, ws")
     parser.add_argument("--settle", type=float, default=90.0, metavar="S", help="after a round, at most (default: 90)")
     parser.add_argument("--memory", type=int, default=400, metavar="MIB", help="of each process (default: 400)")
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="no small file systems and network namespaces, also where they may be had (Linux, root, iproute2)",
+    )
     parser.add_argument("--json", action="store_true", help="the report on standard output, and no progress")
 
 
@@ -67,11 +73,13 @@ def run(options: argparse.Namespace) -> int:
         raise SkerryError(f"{directory}: not empty; a campaign begins with nothing, name another with --data")
     directory.mkdir(parents=True, exist_ok=True)
     write_schedule(schedule, directory / "schedule.json")
+    ground = Ground.plain() if options.plain else Ground.found(directory, shape.edges + shape.leaders)
     console = Console(highlight=False, soft_wrap=True, stderr=options.json)
     console.print(
         f"[bold]skerry torture[/] seed {schedule.seed}: {schedule.count} faults in {len(schedule.rounds)} rounds;"
         f" {shape.edges} edges, {shape.leaders} leaders,"
         f" {shape.clients} offline-first, {shape.clients} stock, {shape.node} Node.js clients\n"
+        f"  disks get full by: {ground.disks}\n  black holes: {ground.links}\n"
         f"  data, logs, schedule: {directory}"
     )
     with Progress(
@@ -98,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
             memory_bytes=options.memory << 20,
             seconds=options.seconds,
             tell=tell,
+            ground=ground,
         )
         try:
             outcome = asyncio.run(campaign.run())

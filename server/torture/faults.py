@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[tuple[str, ...], float, float]] = {
     "kill": (("edge", "leader", "nats", "author"), 0.0, 2.0),
     "freeze": (("edge", "leader", "nats", "author"), 0.5, 5.0),
     "cut": (("edge", "leader"), 0.5, 6.0),
+    "black-hole": (("edge", "leader"), 1.0, 6.0),
     "cut-up": (("edge", "leader"), 1.0, 6.0),
     "cut-down": (("edge", "leader"), 1.0, 6.0),
     "delay": (("edge", "leader"), 2.0, 6.0),

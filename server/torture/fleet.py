@@ -28,6 +28,7 @@ from sync.wire import SyncStep1, encode
 from ..nats_server import NatsServer
 from .child import Child
 from .faults import Fault, targets_of
+from .ground import DISK_BYTES, Ground, fill, keep_disk, mount_disk
 from .judge import Judge, find_marks
 from .launch import set_clock
 from .relay import Relay
@@ -36,6 +37,7 @@ __all__ = ["Fleet", "Shape"]
 
 FLOOD_DOC = "flood/0"
 PAGE_BYTES = 4096
+LINK_FAULTS = frozenset({"cut", "black-hole", "cut-up", "cut-down", "delay", "drop", "duplicate", "reorder", "repeat"})
 STATES = "SELECT state FROM states"
 
 
@@ -70,7 +72,13 @@ class Shape:
 
 class Fleet:
     def __init__(
-        self, directory: Path, shape: Shape, seed: int, judge: Judge, wrong: Callable[[str], None] = lambda _: None
+        self,
+        directory: Path,
+        shape: Shape,
+        seed: int,
+        judge: Judge,
+        wrong: Callable[[str], None] = lambda _: None,
+        ground: Ground | None = None,
     ) -> None:
         """`wrong` is told what the fleet sees by itself: a disk that lacks what its edge has acknowledged."""
         self.directory = directory
@@ -83,6 +91,11 @@ class Fleet:
         self.nats_wanted = False
         self.children: dict[str, Child] = {}
         self.relays: dict[str, Relay] = {}
+        self.ground = ground or Ground.plain()
+        self._links: dict[str, int] = {}
+        """Node -> number of its link, where links are of packets."""
+        self._disks: dict[str, Path] = {}
+        """Edge -> its small file system, where there are such."""
         self._wrong = wrong
         self._seed = seed
         self._disk_since_ms: dict[str, int] = {}
@@ -96,7 +109,13 @@ class Fleet:
         targets = self.shape.targets()
         for name in (*targets["leader"], *targets["edge"]):
             relay = self.relays[name] = Relay(self.namespace, f"{self._seed} {name}")
-            await relay.start(self.nats.port)
+            network = self.ground.network
+            if network is not None:
+                self._links[name] = len(self._links)
+            await relay.start(self.nats.port, network.listen(self._links[name]) if network is not None else None)
+        for name in targets["edge"] if self.ground.small_disks else ():
+            self._disks[name] = self.directory / f"{name}-disk"
+            mount_disk(self._disks[name], DISK_BYTES)
         for name in targets["leader"]:
             self.children[name] = Child("leader", name, self.directory, self._node_command("leader", name))
         for name in targets["edge"]:
@@ -114,22 +133,23 @@ class Fleet:
             await relay.stop()
         self.nats_wanted = False
         await self.nats.stop()
+        while self._disks:
+            keep_disk(self._disks.popitem()[1])
+        self.ground.close()
 
     def _node_command(self, role: str, name: str) -> list[str]:
         return [
             *(self.shape.edge_program if role == "edge" else ("server.cli",)),
             *(role, "--name", name, "--namespace", self.namespace),
-            *("--nats", f"nats://127.0.0.1:{self.relays[name].port}"),
+            *("--nats", f"nats://{self.relays[name].host}:{self.relays[name].port}"),
             *(("--config", str(self.shape.config.resolve())) if self.shape.config is not None else ()),
         ]
 
     def _edge(self, name: str, relayed: str) -> Child:
         command = self._node_command("edge", relayed)
         command[command.index("--name") + 1] = name
-        data = self.directory / f"{name}-data"
-        return Child(
-            "edge", name, self.directory, [*command, "--data", str(data), "--listen", "{listen}", "--pin", "*"]
-        )
+        data = ("--data", str(self.data(name)))
+        return Child("edge", name, self.directory, [*command, *data, "--listen", "{listen}", "--pin", "*"])
 
     def _author(self, number: int, name: str) -> Child:
         shape = self.shape
@@ -164,7 +184,7 @@ class Fleet:
         return self.directory / f"{name}.journal"
 
     def data(self, name: str) -> Path:
-        return self.directory / f"{name}-data"
+        return self._disks[name] / "data" if name in self._disks else self.directory / f"{name}-data"
 
     def of_role(self, *roles: str) -> list[Child]:
         return [child for child in self.children.values() if child.role in roles]
@@ -175,7 +195,7 @@ class Fleet:
         if fault.target == "nats":
             async with self.nats_busy:
                 await self._break_nats(fault)
-        elif fault.kind in ("cut", "cut-up", "cut-down", "delay", "drop", "duplicate", "reorder", "repeat"):
+        elif fault.target in self.relays and fault.kind in LINK_FAULTS:
             await self._break_link(self.relays[fault.target], fault)
         elif fault.kind == "deaf-client":
             await self._deaf(self.children[fault.target], fault.seconds)
@@ -191,14 +211,30 @@ class Fleet:
             case "cut":
                 relay.refusing = True
                 relay.cut()
+            case "black-hole":
+                await self._black_hole(relay, fault)
             case "cut-up" | "cut-down":
                 relay.swallow(fault.kind.removeprefix("cut-"))
             case "delay":
                 relay.delay_s = fault.value
             case mischief:
                 relay.mischief.add(mischief)
-        await asyncio.sleep(fault.seconds)
+        await asyncio.sleep(fault.seconds if fault.kind != "black-hole" else 0)
         relay.heal()
+
+    async def _black_hole(self, relay: Relay, fault: Fault) -> None:
+        """Nothing arrives, either way, and no connection ends by it."""
+        network, number = self.ground.network, self._links.get(fault.target)
+        if network is None or number is None:
+            relay.swallow("up")
+            relay.swallow("down")
+            await asyncio.sleep(fault.seconds)
+            return
+        await asyncio.to_thread(network.cut, number)
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            await asyncio.to_thread(network.heal, number)
 
     async def _break_nats(self, fault: Fault) -> None:
         jetstream = self.nats.data_dir / "jetstream"
@@ -242,6 +278,12 @@ class Fleet:
                 set_clock(child.clock, fault.value)
                 await asyncio.sleep(fault.seconds)
                 set_clock(child.clock, 0.0)
+            case "disk-full" if child.name in self._disks:
+                ballast = await asyncio.to_thread(fill, self._disks[child.name])
+                try:
+                    await asyncio.sleep(fault.seconds)
+                finally:
+                    ballast.unlink()
             case "disk-full":
                 child.quota(True)
                 await asyncio.sleep(fault.seconds)

@@ -27,6 +27,7 @@ class Relay:
     """`await start(port)`; then change its fields."""
 
     def __init__(self, namespace: str, seed: str) -> None:
+        self.host = ""
         self.port = 0
         self.delay_s = 0.0
         self.refusing = False
@@ -41,11 +42,14 @@ class Relay:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, target: int) -> None:
+    async def start(self, target: int, listening: socket.socket | None = None) -> None:
+        """`listening`: a socket to listen on, elsewhere than on this machine's own address."""
         self._target = target
         self.heal()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        if listening is None:
+            listening = socket.create_server(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._serve, sock=listening)
+        self.host, self.port = listening.getsockname()
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -181,3 +181,11 @@ def _pytests_own() -> object:
 
     yield None
     faulthandler.enable()
+
+
+def test_a_record_has_its_room_on_the_disk_before_it_is_written(tmp_path: Path) -> None:
+    """A page of a mapped file that a full disk has no room for ends the process: a campaign's edges died of it."""
+    record = Record(tmp_path / "edge", tmp_path / "aside")
+
+    assert (tmp_path / "edge.brink").stat().st_blocks * 512 >= MAP_BYTES
+    record.close()

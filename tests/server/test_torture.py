@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from server.torture.campaign import Outcome, Sample
 from server.torture.faults import DESTROYING, KINDS, make_schedule, read_schedule, write_schedule
+from server.torture.ground import PACKETS, QUOTA, RELAY, SMALL, Ground, NotAllowed
 from server.torture.judge import Judge
 from server.torture.launch import make_clock, set_clock
 from server.torture.relay import Frames, Relay
@@ -339,6 +341,94 @@ def test_a_cut_resets_the_connection() -> None:
                 pass
 
     with_relay(play)
+
+
+# --- what the machine allows ------------------------------------------------------------------------------------------
+GROUND = """
+import errno, json, os, pathlib, socket, sys
+from server.torture.ground import DISK_BYTES, Ground, fill, keep_disk, mount_disk
+
+directory = pathlib.Path(sys.argv[1])
+ground = Ground.found(directory, 2)
+found = {"disks": ground.disks, "links": ground.links, "pid": os.getpid()}
+if ground.small_disks:
+    disk = directory / "disk"
+    mount_disk(disk, 1 << 20)
+    (disk / "kept").write_text("kept")
+    ballast = fill(disk)
+    try:
+        (disk / "more").write_bytes(b"1")
+    except OSError as error:
+        found["full"] = error.errno == errno.ENOSPC
+    ballast.unlink()
+    keep_disk(disk)
+    found["kept"] = (disk / "kept").read_text()
+    mount_disk(directory / "left", 1 << 20)
+    (directory / "left" / "file").write_text("gone with its process")
+if ground.network is not None:
+    listening = ground.network.listen(1)
+    near = socket.create_connection(listening.getsockname(), 5)
+    far, _ = listening.accept()
+    near.settimeout(0.3)
+    ground.network.cut(1)
+    far.sendall(b"late")
+    try:
+        found["silent"] = not near.recv(9)
+    except TimeoutError:
+        found["silent"] = True
+    ground.network.heal(1)
+    near.settimeout(20)
+    found["arrived"] = near.recv(9).decode()
+print(json.dumps(found), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_small_disks_and_links_of_packets_are_real_or_named_and_gone_with_their_process(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", GROUND, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        found = json.loads(process.stdout.readline())
+        process.kill()
+
+    if "full" in found or found["disks"] == SMALL:
+        assert (found["full"], found["kept"]) == (True, "kept")
+        assert (tmp_path / "disk" / "kept").read_text() == "kept"  # seen from outside, where it was kept
+        assert list((tmp_path / "left").iterdir()) == []
+    else:
+        assert found["disks"].startswith(QUOTA)
+        assert found["disks"] != QUOTA  # why, behind it
+    if found["links"] == PACKETS:
+        assert (found["silent"], found["arrived"]) == (True, "late")
+    else:
+        assert found["links"].startswith(RELAY)
+        assert found["links"] != RELAY
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
+    ends = time.monotonic() + 20
+    while devices := [name for _, name in socket.if_nameindex() if name.startswith(f"sk{found['pid']}-")]:
+        assert time.monotonic() < ends, devices
+        time.sleep(0.05)  # the kernel takes a namespace down behind its last process
+
+
+def test_a_campaign_without_the_right_to_it_says_what_it_does_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, *arguments: object) -> None:
+        raise NotAllowed(f"{name}: Operation not permitted")
+
+    monkeypatch.setattr("server.torture.ground._call", refuse)
+
+    ground = Ground.found(tmp_path)
+
+    assert ground.disks == f"{QUOTA} (unshare: Operation not permitted)"
+    assert ground.links.startswith(RELAY)
+    assert ground.network is None
+    assert not ground.small_disks
 
 
 # --- the clock --------------------------------------------------------------------------------------------------------
