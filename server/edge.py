@@ -18,18 +18,16 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from sync import extension, wire
 from sync.brink import loading
 from sync.change import Beacon, Merged, RepairAsk
-from sync.document import JsonValue
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
-from sync.limits import COMMIT_LAZY_MS, FIRST_OPEN_MS_MAX, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
+from sync.limits import COMMIT_LAZY_MS, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
 from sync.loading import document_of
 from sync.ports import StoredDocument
 from sync.replica import Replica, fold_log
@@ -52,7 +50,6 @@ from sync.step import (
     Unfollow,
 )
 from sync.text import parse_dot, parse_version
-from sync.token import decode_token
 
 from . import aside
 from .bus import Bus
@@ -65,7 +62,7 @@ from .salvage import NO_WITNESS, open_store
 from .tasks import Tasks
 from .watchdog import Watchdog
 
-__all__ = ["ASIDE", "STORE", "Connection", "EdgeDaemon", "Reading"]
+__all__ = ["ASIDE", "STORE", "Connection", "EdgeDaemon"]
 
 log = logging.getLogger("skerry.edge")
 
@@ -87,48 +84,6 @@ class Connection(Protocol):
         ...
 
     def close(self, code: int, reason: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A document as this edge has it, for people and programs."""
-
-    doc: DocId
-    version: Version | None
-    digest: str
-    contents: dict[str, JsonValue] | None
-    outbox_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A reader's connection: it hears only that its token was reached (`Connection`)."""
-
-    reached: asyncio.Future[extension.Reached]
-
-    def send(self, frame: bytes) -> None:
-        message = extension.decode(frame)
-        if isinstance(message, extension.Reached) and not self.reached.done():
-            self.reached.set_result(message)
-
-    def close(self, code: int, reason: str) -> None:
-        if not self.reached.done():
-            self.reached.set_exception(StoreError(reason))
-
-
-@dataclass(frozen=True, slots=True)
-class _Opening:
-    """A reader's connection: it hears only that the document is ready (`Connection`)."""
-
-    ready: asyncio.Future[None]
-
-    def send(self, frame: bytes) -> None:
-        if isinstance(wire.decode_frame(frame), wire.SyncStep2) and not self.ready.done():
-            self.ready.set_result(None)
-
-    def close(self, code: int, reason: str) -> None:
-        if not self.ready.done():
-            self.ready.set_exception(StoreError(reason))
 
 
 def _witness_of(text: str) -> tuple[Version, DocId, Dot]:
@@ -462,7 +417,7 @@ class EdgeDaemon:
                 log.warning("documents_unlisted detail=%r", str(error))
                 return
         else:
-            docs = await self._read_store(self.store.documents)
+            docs = await self.read_store(self.store.documents)
         self._do(self.machine.listed(docs, in_log, now_ms()))
 
     # --- the disk ----------------------------------------------------------------------------------------------------
@@ -533,7 +488,7 @@ class EdgeDaemon:
 
         self.tasks.spawn(run())
 
-    async def _read_store(self, work: Callable[[], _T]) -> _T:
+    async def read_store(self, work: Callable[[], _T]) -> _T:
         """Raises StoreError."""
         try:
             return await self._loop.run_in_executor(self._reader, work)
@@ -567,58 +522,10 @@ class EdgeDaemon:
     def repair_asked(self, ask: RepairAsk) -> None:
         self._do(self.machine.repair_asked(ask, now_ms()))
 
-    # --- reading -----------------------------------------------------------------------------------------------------
-    async def read(self, doc: DocId, contents: bool) -> Reading | None:
-        """The document as it is here, from memory or disk; None where it was never here. Raises StoreError.
-
-        A document on the disk is answered at once and is in use from then on: where it has lain untouched it may be
-        older than the log, and is brought up to date for whoever reads it next (or waits with a token).
-        """
-        host = self.machine.hosted.get(doc)
-        if host is not None and host.replica is not None:
-            replica, count = host.replica, host.unmerged.count()
-            if not replica.clocks:
-                return None
-        else:
-            stored = await self._read_store(lambda: self.store.load(doc))
-            if stored is None:
-                return None
-            replica = Replica(doc, stored.state, stored.updates, stored.version, stored.dots)
-            count = len(stored.outbox)
-            self._do(self.machine.touched(doc, now_ms()))
-        document = replica.materialise()
-        found = document.contents() if contents else None
-        return Reading(doc, replica.version, document.digest(), found, count)
-
-    async def fetch(self, doc: DocId) -> None:
-        """Open a document as a client would: one that was never here is asked for, where there is a link."""
-        opening = _Opening(self._loop.create_future())
-        conn = self.opened(opening, doc, read_only=True)
-        try:
-            self.received(conn, wire.encode(wire.SyncStep1(Replica(doc).state_vector())))
-            async with asyncio.timeout(2 * FIRST_OPEN_MS_MAX / 1000):
-                await opening.ready
-        except TimeoutError:
-            pass  # what is here is what there is
-        finally:
-            self.closed(conn)
-
-    async def wait_for(self, doc: DocId, token: str, wait_ms: int) -> tuple[bool, str]:
-        """Until the document here has come as far as the token; False and what there is when time is up.
-
-        Raises InvalidToken where the token is damaged or not for this document.
-        """
-        decode_token(token, self.config.namespace, doc)
-        waiting = _Waiting(self._loop.create_future())
-        conn = self.opened(waiting, doc, extended=True, read_only=True)
-        try:
-            self.received(conn, extension.encode(extension.Await(1, token, wait_ms)))
-            reached = await asyncio.wait_for(waiting.reached, wait_ms / 1000 + 5)
-            return reached.reached, reached.have
-        except TimeoutError:
-            return False, "nothing"
-        finally:
-            self.closed(conn)
-
+    # --- what readers without a connection need (`server.reads`) ----------------------------------------------------
     async def documents(self) -> list[DocId]:
-        return await self._read_store(self.store.documents)
+        return await self.read_store(self.store.documents)
+
+    def touched(self, doc: DocId) -> None:
+        """Somebody reads it: it is in use from now on."""
+        self._do(self.machine.touched(doc, now_ms()))

@@ -16,10 +16,10 @@ from sync.errors import InvalidDocumentId, InvalidInput, NotYet, SkerryError
 from sync.ids import parse_document_id
 from sync.limits import WAIT_MS_MAX
 
-from . import status
+from . import reads, status
 from .admission import Admission, target_of, token_of
 from .auth import Grant, TokenRefused
-from .edge import EdgeDaemon, Reading
+from .edge import EdgeDaemon
 
 __all__ = ["answer", "reading_json", "refused"]
 
@@ -79,16 +79,16 @@ async def _document(daemon: EdgeDaemon, grant: Grant, path: str, query: dict[str
         return refused(HTTPStatus.FORBIDDEN, "this token does not grant this document; ask for one that does")
     if "at_least" in query:
         seconds = _seconds(query.get("timeout", ["10"])[0])
-        reached, have = await daemon.wait_for(doc, query["at_least"][0], int(seconds * 1000))
+        reached, have = await reads.wait_for(daemon, doc, query["at_least"][0], int(seconds * 1000))
         if not reached:
             want = query["at_least"][0]
             return _json(
                 HTTPStatus.GATEWAY_TIMEOUT, {"error": str(NotYet(doc, have, want)), "have": have, "want": want}
             )
-    reading = await daemon.read(doc, contents="digest" not in query)
+    reading = await reads.read(daemon, doc, contents="digest" not in query)
     if reading is None and daemon.bus.state.state == "up":
-        await daemon.fetch(doc)
-        reading = await daemon.read(doc, contents="digest" not in query)
+        await reads.fetch(daemon, doc)
+        reading = await reads.read(daemon, doc, contents="digest" not in query)
     if reading is None:
         return _json(HTTPStatus.NOT_FOUND, {"error": f"{doc}: this edge has no such document; ask another edge"})
     # With an outbox the document is more than its version says: no tag, and no "not modified" either.
@@ -108,7 +108,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def reading_json(reading: Reading) -> dict[str, object]:
+def reading_json(reading: reads.Reading) -> dict[str, object]:
     found: dict[str, object] = {
         "doc": reading.doc,
         "version": str(reading.version) if reading.version is not None else None,

@@ -13,6 +13,7 @@ from typing import Literal
 from sync.errors import BusError, InvalidDocumentId, SkerryError
 from sync.ids import DocId, parse_document_id, shard_of
 
+from . import reads
 from .bus import Bus, JsonObject
 from .edge import EdgeDaemon, wall_ms
 from .leader import LeaderDaemon
@@ -115,7 +116,7 @@ async def answer_as_edge(daemon: EdgeDaemon, question: JsonObject) -> JsonObject
         case "digests":
             found: dict[str, object] = {}
             for doc in _docs(question):
-                reading = await daemon.read(doc, contents=False)
+                reading = await reads.read(daemon, doc, contents=False)
                 if reading is not None:
                     version = str(reading.version) if reading.version is not None else None
                     found[doc] = {"version": version, "digest": reading.digest, "outbox": reading.outbox_count}

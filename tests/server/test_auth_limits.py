@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 import client
-from server import websocket
+from server import reads, websocket
 from server.allowance import Allowance, Rates
 from server.config import load_config
 from server.edge import EdgeDaemon
@@ -136,7 +136,7 @@ async def test_who_sends_too_much_is_slowed_down_and_loses_nothing(
             await socket.send(ada.type("x"))
         async with asyncio.timeout(DEADLINE_S):
             while True:
-                reading = await daemon.read(parse_document_id("d"), contents=True)
+                reading = await reads.read(daemon, parse_document_id("d"), contents=True)
                 if reading is not None and reading.contents == {"text": {"kind": "text", "value": "x" * 1_060}}:
                     break
                 await asyncio.sleep(0.05)
@@ -233,7 +233,7 @@ async def test_a_document_that_is_full_takes_deletions_and_refuses_more_in_words
             await next_message(socket, wire.Update)
             await socket.send(wire.encode(wire.Update(document.edit_text("text", 0, 0, "y" * 900))))
             heard, code, reason = await heard_until_closed(socket)
-        reading = await daemon.read(parse_document_id("d"), contents=True)
+        reading = await reads.read(daemon, parse_document_id("d"), contents=True)
 
     (denied,) = [message for message in heard if isinstance(message, wire.PermissionDenied)]
     assert (code, "document_bytes" in reason, "document_bytes" in denied.reason) == (CLOSE_LIMIT, True, True)
