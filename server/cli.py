@@ -30,6 +30,7 @@ from .config import Config, load_config
 from .http_client import EDGE_URL, TOKEN_VARIABLE, get_json_now
 from .leader_read import read_at_leader
 from .log import named, set_up_logging
+from .moderation import moderated_loop
 from .torture import command as torture
 
 __all__ = ["build_parser", "main"]
@@ -187,7 +188,8 @@ def _named(options: argparse.Namespace, default: str) -> Config:
 
 def _stay(config: Config, life: Callable[[Config], Any]) -> int:
     set_up_logging(config.log_level, config.log_style)
-    asyncio.run(life(config))
+    with asyncio.Runner(loop_factory=moderated_loop) as runner:
+        runner.run(life(config))
     return 0
 
 

@@ -34,6 +34,8 @@ from nats.protocol import command
 
 from sync.errors import BusError, BusRefused, BusUnreachable
 
+from .moderation import counter_of
+
 __all__ = ["Handler", "LinkOptions", "NatsLink", "parse_header_lines"]
 
 log = logging.getLogger("skerry.bus")
@@ -364,6 +366,7 @@ class _Client(Client):
         super().__init__()
         self.handlers: dict[int, Handler] = {}
         self._handled = 0
+        self._count = counter_of(asyncio.get_running_loop())
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Called by nats-py's parser."""
@@ -376,6 +379,7 @@ class _Client(Client):
             handler(message)
         except Exception:  # one message is lost, not the link
             log.exception("bus_handler subject=%s", message.subject)
+        self._count(1)
         self._handled += 1
         if self._handled >= HANDLED_MAX:
             self._handled = 0

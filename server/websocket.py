@@ -30,6 +30,7 @@ from sync.closing import CLOSE_LIMIT
 from sync.limits import FLOOD_RETRY_S, FRAME_BYTES_MAX, READER_BYTES_MAX, READER_DRAINED_BYTES, READER_SLOW_BYTES
 
 from .allowance import Allowance, Rates
+from .moderation import counter_of
 
 __all__ = ["Listener", "Socket", "packed"]
 
@@ -98,6 +99,7 @@ class Socket(asyncio.BufferedProtocol):
         self._parts: list[BytesLike] = []
         self._heard_s = self._loop.time()
         self._allowance = Allowance(rates, self._heard_s)
+        self._count = counter_of(self._loop)
         self._messages = 0
         """Taken in this turn."""
         self._whole = 0
@@ -142,6 +144,7 @@ class Socket(asyncio.BufferedProtocol):
         if at < count and not self._core.reader.eof:
             self._core.receive_data(bytes(_view[at:count]))
             self._hear()
+        self._count(self._messages)
         rest_s = self._allowance.spend(self._messages, count, self._heard_s)
         self._messages = 0
         if rest_s:
