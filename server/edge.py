@@ -22,6 +22,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
+from sync import wire
 from sync.brink import loading
 from sync.change import Beacon, Merged, RepairAsk
 from sync.edge import Edge, EdgeSettings, EdgeStep
@@ -245,13 +246,35 @@ class EdgeDaemon:
         self._do(self.machine.opened(conn, doc, now_ms(), extended, read_only))
         return conn
 
+    def received_all(self, conn: ConnId, frames: list[bytes]) -> None:
+        """Frames of one read. Typing is taken in together; whatever asks for an answer gets it before the next is read:
+        who does not read its answers is noticed in between."""
+        if len(frames) == 1 or self.readers or self._large.waits(conn):
+            for frame in frames:
+                self.received(conn, frame)
+            return
+        typed: list[bytes] = []
+        for frame in frames:
+            if wire.short_update(frame) is not None:
+                typed.append(frame)
+                continue
+            self._typed(conn, typed)
+            typed = []
+            self.received(conn, frame)
+        self._typed(conn, typed)
+
+    def _typed(self, conn: ConnId, frames: list[bytes]) -> None:
+        if frames:
+            self._pace.arrived(len(frames))
+            self._do(self.machine.received_all(conn, frames, now_ms()))
+
     def received(self, conn: ConnId, frame: bytes) -> None:
         if self._large.takes(conn, frame):
             return
         self._received(conn, frame)
 
     def _received(self, conn: ConnId, frame: bytes) -> None:
-        self._pace.arrived()
+        self._pace.arrived(1)
         if self.readers and self.readers.heard(conn, frame):
             return
         self._do(self.machine.received(conn, frame, now_ms()))

@@ -41,7 +41,7 @@ from .allowance import Rates
 from .auth import OPERATOR_CLAIM, Grant, TokenRefused
 from .config import Address, is_loopback
 from .edge import EdgeDaemon
-from .websocket import Socket, packed
+from .websocket import Socket, Take, packed
 
 __all__ = ["OPERATOR", "Gateway"]
 
@@ -195,14 +195,14 @@ class Gateway:
             return full
         return None
 
-    def opened(self, socket: Socket) -> Callable[[bytes], None]:
+    def opened(self, socket: Socket) -> Take:
         assert socket.request is not None
         token = token_of(socket.request.path, socket.request.headers)
         if self._admission.required and token is None:
             return _Door(self, socket)
         return self.admitted(socket, token)
 
-    def admitted(self, socket: Socket, token: str | None) -> Callable[[bytes], None]:
+    def admitted(self, socket: Socket, token: str | None) -> Take:
         """From here on it is known who this is. What is returned takes its messages."""
         try:
             grant = self._admission.grant(token)
@@ -221,7 +221,7 @@ class Gateway:
         """Until its token has come, this is all that has to be undone."""
         self._leave[socket] = leave
 
-    def turned_away(self, socket: Socket, code: int, reason: str) -> Callable[[bytes], None]:
+    def turned_away(self, socket: Socket, code: int, reason: str) -> Take:
         """Stock clients are told in their own words too: theirs show a closing's reason to nobody."""
         log.info("client_refused code=%d", code)
         if socket.subprotocol is None:
@@ -229,7 +229,7 @@ class Gateway:
         socket.close(code, reason)
         return _ignore
 
-    def _serve_document(self, socket: Socket, grant: Grant) -> Callable[[bytes], None]:
+    def _serve_document(self, socket: Socket, grant: Grant) -> Take:
         try:
             doc = document_of(socket.request.path if socket.request is not None else "/")
         except InvalidDocumentId as error:
@@ -241,7 +241,7 @@ class Gateway:
         self._leaves(socket, partial(self._daemon.closed, conn))
         self._conns[socket] = (conn,)
         self._look_at_pace(socket, conn)
-        return partial(self._daemon.received, conn)
+        return partial(self._daemon.received_all, conn)
 
     def _leaves(self, socket: Socket, leave: Callable[[], None]) -> None:
         """What has to be undone when this connection is gone, besides what is known already."""
@@ -277,7 +277,7 @@ class Gateway:
             leave()
 
     # --- many documents on one connection ----------------------------------------------------------------------------
-    def _serve_channels(self, socket: Socket, grant: Grant) -> Callable[[bytes], None]:
+    def _serve_channels(self, socket: Socket, grant: Grant) -> Take:
         client = Client(socket, packed)
         config = self._daemon.config
         hello = extension.Hello(extension.EXTENSION_VERSION, config.namespace, config.name)
@@ -285,7 +285,7 @@ class Gateway:
         conns: dict[int, ConnId] = {}
         self._conns[socket] = conns.values()
         self._leaves(socket, partial(self._leave_all, conns))
-        return partial(self._on_channel, socket, client, conns, grant)
+        return _each(socket, partial(self._on_channel, socket, client, conns, grant))
 
     def _leave_all(self, conns: dict[int, ConnId]) -> None:
         for conn in list(conns.values()):
@@ -321,7 +321,7 @@ class Gateway:
             client.close(CLOSE_BAD_FRAME, str(error))
 
     # --- operators ---------------------------------------------------------------------------------------------------
-    def _operate(self, socket: Socket, grant: Grant) -> Callable[[bytes], None]:
+    def _operate(self, socket: Socket, grant: Grant) -> Take:
         """Operators speak JSON, from this machine only."""
         if not is_loopback(socket.remote_host):
             socket.close(CLOSE_BAD_FRAME, "operators connect from the edge's own machine")
@@ -329,7 +329,7 @@ class Gateway:
         if not grant.operator:
             socket.close(CLOSE_FORBIDDEN, f"this token does not operate the edge ({OPERATOR_CLAIM})")
             return _ignore
-        return lambda text: socket.send_text(json.dumps(self._operation(text)))
+        return _each(socket, lambda text: socket.send_text(json.dumps(self._operation(text))))
 
     def _operation(self, text: bytes) -> dict[str, object]:
         try:
@@ -352,20 +352,22 @@ class _Door:
     def __init__(self, gateway: Gateway, socket: Socket) -> None:
         self._gateway = gateway
         self._socket = socket
-        self._take: Callable[[bytes], None] | None = None
+        self._take: Take | None = None
         self._timer = asyncio.get_running_loop().call_later(ADMIT_MS_MAX / 1000, self._too_late)
         gateway.waits(socket, self._timer.cancel)
 
-    def __call__(self, frame: bytes) -> None:
+    def __call__(self, frames: list[bytes]) -> None:
         if self._take is not None:
-            self._take(frame)
+            self._take(frames)
             return
         self._timer.cancel()
-        token = _token_in(frame, self._socket.subprotocol == EXTENSION)
+        token = _token_in(frames[0], self._socket.subprotocol == EXTENSION)
         if token is None:
             self._take = self._gateway.turned_away(self._socket, CLOSE_NO_TOKEN, NO_TOKEN)
         else:
             self._take = self._gateway.admitted(self._socket, token)
+        if frames[1:]:
+            self._take(frames[1:])
 
     def _too_late(self) -> None:
         self._take = self._gateway.turned_away(
@@ -383,7 +385,17 @@ def _token_in(frame: bytes, extended: bool) -> str | None:
     return message.token if isinstance(message, wire.Authenticate) and number == 0 else None
 
 
-def _ignore(_: bytes) -> None:
+def _each(socket: Socket, take: Callable[[bytes], None]) -> Take:
+    def take_all(messages: list[bytes]) -> None:
+        for message in messages:
+            if socket.over:
+                return
+            take(message)
+
+    return take_all
+
+
+def _ignore(_: list[bytes]) -> None:
     """A connection that is being closed says nothing that counts."""
 
 

@@ -80,6 +80,10 @@ class LargeFrames:
             self._refuse(conn, LimitReached("pending_bytes", waiting.bytes, PENDING_BYTES_MAX, "send less at once"))
         return True
 
+    def waits(self, conn: ConnId) -> bool:
+        """A large frame of this connection is being seen to."""
+        return conn in self._waiting
+
     def moved(self) -> None:
         """Something was flushed, or a document was loaded, or time has passed."""
         if self._waiting:

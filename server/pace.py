@@ -25,8 +25,8 @@ class Pace:
         self._rate = 0.0
         self._free_s = 0.0
 
-    def arrived(self) -> None:
-        self._count += 1
+    def arrived(self, count: int) -> None:
+        self._count += count
 
     def flushed(self, began_s: float, ended_s: float) -> None:
         """A flush took from `began_s` to `ended_s` (seconds of one monotonic clock)."""

@@ -32,7 +32,7 @@ from sync.limits import FLOOD_RETRY_S, FRAME_BYTES_MAX, READER_BYTES_MAX, READER
 from .allowance import Allowance, Rates
 from .moderation import counter_of
 
-__all__ = ["Listener", "Socket", "packed"]
+__all__ = ["Listener", "Socket", "Take", "packed"]
 
 READ_BYTES: Final = 65_536
 """At most so much is read in one turn of the loop: a flood of small frames holds it for some milliseconds only."""
@@ -51,6 +51,10 @@ _buffer = bytearray(READ_BYTES)
 _view = memoryview(_buffer)
 
 
+Take = Callable[[list[bytes]], None]
+"""Takes messages, at least one, in order. Where one of them ends the connection, it leaves those behind it alone."""
+
+
 class Listener(Protocol):
     """Whoever serves the connection. Nothing it does may block."""
 
@@ -64,8 +68,8 @@ class Listener(Protocol):
         """Why this request for a websocket is answered with something else; None where it is welcome."""
         ...
 
-    def opened(self, socket: Socket) -> Callable[[bytes], None]:
-        """The handshake is over. What is returned is called with every message."""
+    def opened(self, socket: Socket) -> Take:
+        """The handshake is over. What is returned is called with every message, and with those of one read at once."""
         ...
 
     def closed(self, socket: Socket) -> None: ...
@@ -95,7 +99,7 @@ class Socket(asyncio.BufferedProtocol):
         self._core = ServerProtocol(
             select_subprotocol=lambda _, offered: listener.choose(offered), max_size=frame_bytes_max
         )
-        self._take: Callable[[bytes], None] | None = None
+        self._take: Take | None = None
         self._parts: list[BytesLike] = []
         self._heard_s = self._loop.time()
         self._allowance = Allowance(rates, self._heard_s)
@@ -117,6 +121,11 @@ class Socket(asyncio.BufferedProtocol):
     @property
     def subprotocol(self) -> Subprotocol | None:
         return self._core.subprotocol
+
+    @property
+    def over(self) -> bool:
+        """It was said goodbye to, or is gone: nothing more of it counts."""
+        return self._over or self._take is None
 
     @property
     def open(self) -> bool:
@@ -167,14 +176,19 @@ class Socket(asyncio.BufferedProtocol):
         take, core = self._take, self._core
         assert take is not None
         at = 0
-        while at + 6 <= count and _buffer[at] == _WHOLE_BINARY and core.current_size is None:
+        messages: list[bytes] = []
+        if self._over or core.state is not State.OPEN or core.current_size is not None:
+            return at
+        while at + 6 <= count and _buffer[at] == _WHOLE_BINARY:
             length = _buffer[at + 1] - _MASKED
             end = at + 6 + length
-            if not 0 <= length <= _SHORT_MAX or end > count or self._over or core.state is not State.OPEN:
+            if not 0 <= length <= _SHORT_MAX or end > count:
                 break
-            take(apply_mask(_buffer[at + 6 : end], _buffer[at + 2 : at + 6]))
-            self._messages += 1
+            messages.append(apply_mask(_buffer[at + 6 : end], _buffer[at + 2 : at + 6]))
             at = end
+        if messages:
+            self._messages += len(messages)
+            take(messages)
         return at
 
     def eof_received(self) -> None:
@@ -220,7 +234,7 @@ class Socket(asyncio.BufferedProtocol):
         else:
             message = bytes(frame.data)
         if self._take is not None and not self._over:  # Invariant 1. What came before the peer's own farewell counts
-            self._take(message)
+            self._take([message])
 
     def _handshake(self, request: Request) -> None:
         self.request = request

@@ -98,14 +98,26 @@ class Edge(Outbox):
     def received(self, conn: ConnId, frame: bytes, now_ms: int) -> EdgeStep:
         """One binary frame of a client. Bad bytes close that connection and touch nothing else."""
         out: Out = []
-        self._serving.received(conn, frame, now_ms, out)
-        host = self._serving.host_of(conn)
+        host = self._serving.received(conn, frame, now_ms, out)
         if host is not None and host.tracking.waiters:
-            self._look_at_waiters(host, now_ms, out)
-            if host.tracking.waiters and self.shipping.up:
-                self._catchup.want(host.doc, now_ms)
-                self._pump(now_ms, out)
+            self._heard(host, now_ms, out)
         return Step(tuple(out)) if out else _NOTHING
+
+    def received_all(self, conn: ConnId, frames: Sequence[bytes], now_ms: int) -> EdgeStep:
+        """Frames of one client, in order. Behind one that closes the connection, nothing counts."""
+        out: Out = []
+        for frame in frames:
+            host = self._serving.received(conn, frame, now_ms, out)
+            if host is not None and host.tracking.waiters:
+                self._heard(host, now_ms, out)
+        return Step(tuple(out)) if out else _NOTHING
+
+    def _heard(self, host: Hosted, now_ms: int, out: Out) -> None:
+        """Somebody waits for a token at this document, perhaps since this moment."""
+        self._look_at_waiters(host, now_ms, out)
+        if host.tracking.waiters and self.shipping.up:
+            self._catchup.want(host.doc, now_ms)
+            self._pump(now_ms, out)
 
     def refused(self, conn: ConnId, error: SkerryError, now_ms: int) -> EdgeStep:
         """The shell has looked at a frame of a client before this machine, and it cannot be."""

@@ -186,6 +186,12 @@ class Replica:
 
     def take(self, update: bytes, shape: Shape, now_ms: int, conn: ConnId | None = None) -> Taken:
         """Judge an update and take it, or set it aside. Raises LimitReached where too much waits already."""
+        if shape.typed is not None and not (shape.needs or shape.names or self.early or self._suspected):
+            client, first, following = shape.brings[0]
+            if self.clocks.get(client, 0) == first:  # the next keystroke: all that `_take` would say of it
+                self.clocks[client] = following
+                self._unapplied.append(update)
+                return Taken(Verdict.NEW, (update,))
         return self._take(update, shape, now_ms, conn)
 
     def _take(

@@ -96,11 +96,11 @@ class Serving(Telling):
         if len(host.conns) == 1 and self.linked:
             out.append(PresenceOut(doc, b""))
 
-    def received(self, conn: ConnId, frame: bytes, now_ms: int, out: Out) -> None:
-        """Invariant 4."""
+    def received(self, conn: ConnId, frame: bytes, now_ms: int, out: Out) -> Hosted | None:
+        """Invariant 4. Returns the document's record; None of a connection that is not open."""
         doc = self._conns.get(conn)
         if doc is None:
-            return
+            return None
         host = self.hosted[doc]
         try:
             update = wire.short_update(frame)
@@ -110,6 +110,7 @@ class Serving(Telling):
                 self._update(host, conn, update, now_ms, out)
         except (InvalidInput, LimitReached, DocumentBroken) as error:
             self.refused(conn, error, now_ms, out)
+        return host
 
     def refused(self, conn: ConnId, error: SkerryError, now_ms: int, out: Out) -> None:
         """A frame of this connection was not taken, here or before it came here. Invariant 4."""
@@ -244,7 +245,8 @@ class Serving(Telling):
         if self.pressure.wants_look(host, size):
             self.pressure.room_for_update(host, size, shape)
         taken = host.replica.take(update, shape, now_ms, conn)
-        host.note_refused(taken)
+        if taken.refused:
+            host.note_refused(taken)
         if taken.verdict is Verdict.EARLY and dot is not None:
             host.tracking.set_aside(update, dot, context or Context(self.name))
         if not taken.released:
@@ -428,7 +430,8 @@ class Serving(Telling):
 
         An early update of a client that it released is that client's: it becomes a change of this edge.
         """
-        host.note_refused(taken)
+        if taken.refused:
+            host.note_refused(taken)
         clients = {early.update: early.conn for early in taken.released if early.conn is not None}
         for update, conn in clients.items():
             if update in taken.updates:

@@ -6,7 +6,7 @@ The frames are judged twice: what the quick reading of `server.websocket` hands 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import cast
@@ -20,7 +20,7 @@ from server.admission import token_of
 from server.gateway import document_of
 from server.http import refused
 from server.origin import origin_allowed
-from server.websocket import READ_BYTES, Socket
+from server.websocket import READ_BYTES, Socket, Take
 from sync.errors import InvalidDocumentId
 from tests.fuzz.judging import Decoder
 
@@ -76,14 +76,14 @@ class _Listener:
         allowed = origin_allowed(get("Origin"), get("Host"), (), loopback=True, tokens=False)
         return None if allowed else refused(HTTPStatus.FORBIDDEN, "foreign")
 
-    def opened(self, socket: Socket) -> Callable[[bytes], None]:
+    def opened(self, socket: Socket) -> Take:
         assert socket.request is not None
         token_of(socket.request.path, socket.request.headers)
         try:
             document_of(socket.request.path)
         except InvalidDocumentId:
             socket.close(4404, "no document")
-        return self.messages.append
+        return self.messages.extend
 
     def closed(self, socket: Socket) -> None: ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from server.bench.wires import masked
 from server.config import load_config
 from server.edge import EdgeDaemon
 from server.gateway import Gateway
-from server.websocket import Socket
+from server.websocket import Socket, Take
 from sync import wire
 from tests.calls import calls, calls_by_name
 from tests.sync.test_hot_path import typed
@@ -60,9 +60,9 @@ class Shelf:
     def refusal(self, socket: Socket, request: Request) -> Response | None:
         return None
 
-    def opened(self, socket: Socket) -> Callable[[bytes], None]:
+    def opened(self, socket: Socket) -> Take:
         self.sockets.append(socket)
-        return self.got.append
+        return self.got.extend
 
     def closed(self, socket: Socket) -> None: ...
 

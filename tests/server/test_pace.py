@@ -10,7 +10,7 @@ def flushes(rate: int, cost_s: float) -> float:
     pace = Pace()
     pace.flushed(0.0, cost_s)
     for _ in range(rate):
-        pace.arrived()
+        pace.arrived(1)
     pace.flushed(1.0, 1.0 + cost_s)
     return pace.wait_s(1.0 + cost_s)
 

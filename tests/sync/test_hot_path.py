@@ -18,7 +18,7 @@ from sync.leader import Delivery
 from tests.calls import calls, calls_by_name
 from tests.sync.stage import PLAN, Ada, Chair, Island, Log, frame
 
-RECEIVED_CALLS = 42
+RECEIVED_CALLS = 34
 FLUSHED_CALLS_EACH = 5
 COMMITTED_CALLS = 35
 READER_CALLS = 1
