@@ -13,7 +13,9 @@ __all__ = ["Pace"]
 WAIT_S_MAX: Final = 0.02  # a reader does not notice it
 SHARE_MAX: Final = 3  # a flush that takes longer than WAIT_S_MAX (thousands of clients) leaves this much time free
 WINDOW_S: Final = 0.01  # over which arrivals are counted
-WEIGHT: Final = 2.0  # of a flush's cost against waiting; measured with 5 writers and 20 readers
+FLOOR_S: Final = 0.003  # above RATE_BUSY: each flush is a commit, a change, an acknowledgement and a broadcast as well
+RATE_BUSY: Final = 1_000  # arrivals a second; half of that is no load yet
+WEIGHT: Final = 4.0  # of a flush's cost against waiting; measured with 5 writers and 20 readers
 
 
 class Pace:
@@ -34,7 +36,9 @@ class Pace:
         if window_s >= WINDOW_S:
             self._rate, self._count, self._since_s = self._count / window_s, 0, ended_s
         cost_s = ended_s - began_s
-        self._free_s = began_s + min(WEIGHT * cost_s * self._rate / 1000, max(WAIT_S_MAX, SHARE_MAX * cost_s))
+        floor_s = FLOOR_S * min(1.0, max(0.0, 2 * self._rate / RATE_BUSY - 1))
+        wait_s = max(floor_s, WEIGHT * cost_s * self._rate / 1000)
+        self._free_s = began_s + min(wait_s, max(WAIT_S_MAX, SHARE_MAX * cost_s))
 
     def wait_s(self, now_s: float) -> float:
         """How long the next flush is to wait; 0 for not at all."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.pace import SHARE_MAX, WAIT_S_MAX, Pace
+from server.pace import FLOOR_S, RATE_BUSY, SHARE_MAX, WAIT_S_MAX, Pace
 
 
 def flushes(rate: int, cost_s: float) -> float:
@@ -33,3 +33,8 @@ def test_nobody_waits_longer_than_the_limit(rate: int) -> None:
 
 def test_a_flush_to_thousands_leaves_time_for_others() -> None:
     assert flushes(100_000, 0.05) == pytest.approx((SHARE_MAX - 1) * 0.05)
+
+
+def test_what_is_no_load_yet_is_flushed_at_once_and_a_busy_edge_gathers_for_a_moment() -> None:
+    assert flushes(RATE_BUSY // 2, 0.0) == 0.0
+    assert flushes(RATE_BUSY, 0.0) == pytest.approx(FLOOR_S)
