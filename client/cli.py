@@ -485,7 +485,9 @@ async def _each(
     """In the order of `items`. One that fails does not stop the others, unless it is the only one."""
     results: list[dict[str, JsonValue]] = [{} for _ in items]
     room = asyncio.Semaphore(AT_ONCE)
-    with Progress(console=Console(stderr=True), transient=True, disable=options.json or len(items) < 2) as progress:
+    console = Console(stderr=True)
+    silent = options.json or len(items) < 2 or not console.is_terminal  # which would be given an empty line
+    with Progress(console=console, transient=True, disable=silent) as progress:
         bar = progress.add_task(what, total=len(items))
 
         async def run(at: int, item: Any) -> None:

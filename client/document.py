@@ -79,6 +79,10 @@ class Host(Protocol):
     @property
     def online(self) -> bool: ...
 
+    @property
+    def why_offline(self) -> str:
+        """One line; empty while online."""
+
     def wake(self, document: OpenDocument) -> None:
         """There is something to be sent."""
 
@@ -117,7 +121,7 @@ class OpenDocument:
         self._unstored_rejections: list[Rejection] = []
         self._unheard: EditRejected | None = None
         """A rejection that no `confirmed()` has raised yet."""
-        self.waiting = Waiting(doc, lambda: host.wake(self))
+        self.waiting = Waiting(doc, lambda: host.wake(self), lambda: host.why_offline)
         self._closed = False
         stored = host.store.load(doc)
         self.unmerged: dict[Dot, Progress] = {progress.dot: progress for progress in stored.edits} if stored else {}

@@ -41,11 +41,12 @@ class _Confirmation:
 
 
 class Waiting:
-    def __init__(self, doc: DocId, wake: Callable[[], None]) -> None:
-        """`wake` is called when the edge has to be asked."""
+    def __init__(self, doc: DocId, wake: Callable[[], None], why_offline: Callable[[], str]) -> None:
+        """`wake` is called when the edge has to be asked. `why_offline`: one line; empty while online."""
         self.wanted: dict[int, Wanted] = {}
         self._doc = doc
         self._wake = wake
+        self._why_offline = why_offline
         self._count = 0
         self._confirmations: list[_Confirmation] = []
         self._synced = False
@@ -62,7 +63,7 @@ class Waiting:
             async with asyncio.timeout(timeout):
                 await future
         except TimeoutError:
-            raise NotYet(self._doc, "what the store holds", "what an edge holds") from None
+            raise NotYet(self._doc, self._there("what the store holds"), "what an edge holds") from None
         finally:
             self._syncing.remove(future)
 
@@ -83,7 +84,8 @@ class Waiting:
                 await confirmation.done
         except TimeoutError:
             want = stage.name.lower()
-            raise NotYet(self._doc, f"{len(confirmation.left)} edits that are not {want}", f"all {want}") from None
+            have = self._there(f"{len(confirmation.left)} edits that are not {want}")
+            raise NotYet(self._doc, have, f"all {want}") from None
         finally:
             self._confirmations.remove(confirmation)
 
@@ -115,7 +117,7 @@ class Waiting:
             async with asyncio.timeout(timeout):
                 await wanted.reached
         except TimeoutError:
-            raise NotYet(self._doc, have(), str(token.version or token.dot)) from None
+            raise NotYet(self._doc, self._there(have()), str(token.version or token.dot)) from None
         finally:
             del self.wanted[wanted.number]
 
@@ -138,6 +140,11 @@ class Waiting:
     def _ask_again(self, wanted: Wanted) -> None:
         wanted.asked = False
         self._wake()
+
+    def _there(self, have: str) -> str:
+        """With the reason, where no edge could have said more."""
+        why = self._why_offline()
+        return f"{have} and no edge ({why})" if why else have
 
     def fail(self, error: SkerryError) -> None:
         """Nobody will ever be told."""

@@ -6,7 +6,9 @@ what must come of it, is the tests' (`tests/test_docs_console.py`, `tests/intero
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shlex
 import socket
 import subprocess
@@ -125,9 +127,12 @@ class Shell:
 
 
 def free_ports(count: int) -> list[int]:
-    """Of this machine, now; different ones."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Of this machine, now; different ones. Below those that the kernel gives out: a connection of another test, made
+    before the daemon listens, cannot take one of them."""
+    ports: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise AssertionError("no free ports between 20000 and 32000")

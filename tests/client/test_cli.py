@@ -308,6 +308,32 @@ def test_a_directory_of_documents_goes_from_edge_to_edge(
     assert skerry("export", *names, *force, *store).status == 0
 
 
+def test_many_documents_show_a_progress_bar_at_a_terminal_and_nowhere_else(tmp_path: Path, skerry: Skerry) -> None:
+    for name in ("a", "b", "c"):
+        skerry("set", name, "/text", '"x"', "--offline", tmp_path / "notes.db")
+    terminal, theirs = os.openpty()
+    command = [sys.executable, "-m", "server.cli", "doc", "export", "--match", "*", "--offline", tmp_path / "notes.db"]
+
+    with open(terminal, "rb", buffering=0) as screen:
+        with open(theirs, "wb") as stderr:
+            done = subprocess.run(
+                [*map(str, command), "--to", str(tmp_path / "out")],
+                cwd=ROOT,
+                env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"},
+                stderr=stderr,
+                stdout=subprocess.PIPE,
+                timeout=60,
+                check=False,
+            )
+        shown = screen.read(65_536).decode("utf-8")
+
+    assert done.returncode == 0
+    assert "exporting" in shown
+    assert "100%" in shown
+    again = skerry("export", "--match", "*", "--offline", tmp_path / "notes.db", "--to", tmp_path / "again")
+    assert again.err == ""
+
+
 def test_one_document_goes_to_standard_output(cluster: Cluster, doc: str, skerry: Skerry, tmp_path: Path) -> None:
     skerry("set", doc, "/text", '"Zelt\\n"', "--edge", cluster["a"].ws, "--confirmed", "merged")
     text = run_cli("doc", "export", doc, "--format", "text", "--edge", cluster["a"].ws)

@@ -327,7 +327,7 @@ def test_a_token_of_somebody_else_fails_past_the_deadline(tmp_path: Path) -> Non
             (await session.open("notes/plan")).insert("body", 0, "x")
             token = (await session.open("notes/plan")).token
         async with connect([], store=tmp_path / "other.db") as session:
-            with pytest.raises(NotYet, match="have no version, want "):
+            with pytest.raises(NotYet, match=r"have no version and no edge \(no address\), want "):
                 await session.open("notes/plan", at_least=token, timeout=0.05)
 
     running(test)
@@ -514,6 +514,8 @@ def test_an_edge_that_is_not_there_is_said_in_a_line_and_nothing_is_lost(
             with pytest.raises(Unreachable, match=says) as raised:
                 await session.connected(0.05)
             assert "\n" not in str(raised.value)
+            with pytest.raises(NotYet, match=f"1 edits that are not merged and no edge .*{says}"):
+                await plan.confirmed(timeout=0.05)
         async with offline(tmp_path) as session:
             assert (await session.open("notes/plan")).text("body") == "kept"
 
