@@ -290,6 +290,8 @@ class Edge(Outbox):
             host.told = message.version
         taken, gap = replica.take_merged(message.prev, message.version, update, check_update(update), now_ms)
         self._serving.take_in(host, taken, out)
+        if replica.unapplied_bytes >= limits.SLICE_BYTES:
+            replica.materialise()
         moves = message.prev != message.version  # else it is held, and a broadcast lost before this shows nowhere
         if taken.verdict is not Verdict.EARLY and moves and not gap and not message.fetch:
             replica.hold_dots(message.dots)  # across a gap: what the leader had before carries no bytes
