@@ -196,6 +196,7 @@ class Edge(Outbox):
         out: Out = []
         self._mark_shipped()
         commit = self._serving.flush(wall_ms, out)
+        self._flushed(commit)
         for doc in sorted({write.doc for write in commit.writes} if commit is not None else ()):
             host = self._serving.hosted.get(doc)
             if host is not None and host.tracking.waiters:
@@ -211,6 +212,7 @@ class Edge(Outbox):
     def commit_failed(self, ticket: int, now_ms: int, reason: str) -> EdgeStep:
         """The disk refused the commit: nobody was told that it is safe."""
         out: Out = []
+        self._commit_failed(ticket)
         for doc in self._serving.commit_failed(ticket, now_ms, reason, out):
             self._catchup.want(doc, now_ms + limits.HEAL_PAUSE_MS)  # from the log, or to heal it: not there
         return Step(tuple(out))
@@ -288,6 +290,8 @@ class Edge(Outbox):
             host.told = message.version
         taken, gap = replica.take_merged(message.prev, message.version, update, check_update(update), now_ms)
         self._serving.take_in(host, taken, out)
+        if replica.unapplied_bytes >= limits.SLICE_BYTES:
+            replica.materialise()
         moves = message.prev != message.version  # else it is held, and a broadcast lost before this shows nowhere
         if taken.verdict is not Verdict.EARLY and moves and not gap and not message.fetch:
             replica.hold_dots(message.dots)  # across a gap: what the leader had before carries no bytes
@@ -558,6 +562,8 @@ class Edge(Outbox):
     def tick(self, now_ms: int) -> EdgeStep:
         """Call every 100 ms or so: time limits, retries, what leaves memory."""
         out: Out = list(self.shipping.tick(now_ms))
+        if self._late:
+            self._forget_gone()
         for number, doc in self._catchup.overdue(now_ms):
             self._sync_failed(doc, number, now_ms, out)
         for host in list(self._serving.hosted.values()):

@@ -31,7 +31,7 @@ from .joining import Fate, Runs, join, runs_of
 from .ports import OutboxRow
 from .serving import Serving
 from .shipping import Shipping
-from .step import DropOutbox, ListDocuments, MarkShipped
+from .step import Commit, DropOutbox, ListDocuments, MarkShipped
 
 __all__ = ["Outbox"]
 
@@ -50,7 +50,17 @@ class Outbox:
         self._apart: set[DocId] = set()
         """Documents of which the leader has refused a run: their rows go out by themselves while this link lasts."""
         self._voided: set[tuple[DocId, Dot]] = set()
-        """Rows that Invariant 3 dropped since the link came: what was read from the disk before may name them still."""
+        """Rows that Invariant 3 dropped since the link came: the commit that brings one to the disk may end later."""
+        self._gone: set[tuple[DocId, Dot]] = set()
+        """Rows that were dropped, while the disk, or what was read from it before, may name them still. Learned from
+        there, one would wait for ever: it can be merged no more."""
+        self._dropping: list[tuple[DocId, Dot]] = []
+        self._dropped: dict[int, list[tuple[DocId, Dot]]] = {}
+        """By the commit that takes them from the disk."""
+        self._late: list[tuple[int, list[tuple[DocId, Dot]]]] = []
+        """Off the disk, and the newest read that was asked for before."""
+        self._answered = 0
+        """The newest read that has come back."""
 
     def _mark_shipped(self) -> None:
         """What the log has acknowledged goes to the disk with the next commit."""
@@ -64,9 +74,32 @@ class Outbox:
     def _committed(self, ticket: int, out: Out) -> None:
         """Invariants 1 and 3."""
         changes = self._serving.committed(ticket, out)
+        dropped = self._dropped.pop(ticket, None)
+        if dropped:
+            self._late.append((self.shipping.read_number, dropped))
+            self._forget_gone()
         if self._voided:
             changes = [change for change in changes if (change.doc, change.dot) not in self._voided]
         out.extend(self.shipping.committed(changes))
+
+    def _flushed(self, commit: Commit | None) -> None:
+        """What was dropped until now leaves the disk with this commit."""
+        if commit is not None and self._dropping:
+            self._dropped[commit.ticket], self._dropping = self._dropping, []
+
+    def _commit_failed(self, ticket: int) -> None:
+        """The rows are on the disk still, and go out once more."""
+        self._gone.difference_update(self._dropped.pop(ticket, ()))
+
+    def _forget_gone(self) -> None:
+        """Reads come back in order. A document that is being loaded may be read as it was before the commit."""
+        hosted = self._serving.hosted
+        late, self._late = self._late, []
+        for asked, rows in late:
+            if asked > self._answered or any(doc in hosted and hosted[doc].loading for doc, _ in rows):
+                self._late.append((asked, rows))
+            else:
+                self._gone.difference_update(rows)
 
     # --- the link ----------------------------------------------------------------------------------------------------
     def _link_up(self, epoch: int, intact: bool, now_ms: int, out: Out) -> None:
@@ -105,6 +138,9 @@ class Outbox:
     # --- rows on their way -------------------------------------------------------------------------------------------
     def _outbox_read(self, read: int, rows: Sequence[OutboxRow], now_ms: int, out: Out) -> None:
         found = [(row.change, self._fate(row, now_ms, out)) for row in rows]
+        self._answered = max(self._answered, read)
+        if self._late:
+            self._forget_gone()
         runs, last = runs_of(found), rows[-1].row if rows else None
         if len(runs) > self.shipping.room_count:  # the others are read again when there is room
             count = max(1, self.shipping.room_count)
@@ -118,6 +154,7 @@ class Outbox:
             self._catchup.want(doc, now_ms)
         if row.heals and not self._serving.writing.heals(doc, dot):
             self._void(doc, dot)
+        if (doc, dot) in self._gone:
             return Fate.STAYS
         self._learn_outbox(host, ((dot, row.shipped or self._runs.place(doc, dot)),))
         if dot in host.acked and row.shipped is not None:
@@ -164,7 +201,7 @@ class Outbox:
         """Invariant 4."""
         host.suspect = host.suspect or bool(outbox)
         for dot, shipped in outbox:
-            if (host.doc, dot) in self._voided:
+            if (host.doc, dot) in self._gone:
                 continue
             host.unmerged.add(dot)
             if shipped is not None and shipped.epoch == self.epoch and not self._catchup.sweeping:
@@ -173,6 +210,7 @@ class Outbox:
     def _void(self, doc: DocId, dot: Dot) -> None:
         """Invariant 3."""
         self._voided.add((doc, dot))
+        self._leave((doc, dot))
         self._serving.writing.add(DropOutbox(doc, (dot,)))
         host = self._serving.hosted.get(doc)
         if host is not None:
@@ -183,6 +221,10 @@ class Outbox:
         known = self.witness
         if known is None or known[0].epoch != version.epoch or version.seq > known[0].seq:
             self.witness = (version, doc, dot)
+
+    def _leave(self, *rows: tuple[DocId, Dot]) -> None:
+        self._gone.update(rows)
+        self._dropping.extend(rows)
 
     # --- rows that are done ------------------------------------------------------------------------------------------
     def _confirm(self, host: Hosted, dots: DotSet, version: Version, now_ms: int, out: Out, *, answered: bool) -> None:
@@ -212,6 +254,7 @@ class Outbox:
             gone = self._runs.gone(host.doc, dot)
             if gone is not None:
                 out.extend(self.shipping.published(host.doc, gone))
+        self._leave(*((host.doc, dot) for dot in dots))
         self._serving.writing.add(DropOutbox(host.doc, dots))
         host.tracking.placed.update(placed)
         self._tell_merged(host, named, out)

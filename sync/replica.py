@@ -108,6 +108,7 @@ class Replica:
         "early",
         "early_bytes",
         "read",
+        "unapplied_bytes",
         "version",
     )
 
@@ -144,6 +145,8 @@ class Replica:
             self._brink.leave()
         self.clocks = self._document.clocks()
         self._unapplied: list[bytes] = []
+        self.unapplied_bytes = 0
+        """Of broadcasts, since something was applied: whoever only listens has to call `materialise` now and then."""
         self._deleted: Ranges | None = None
         self._named: int | None = None if self.clocks else 0
         """Structs that named a type as their parent: at most so many. None: what was loaded was not looked at."""
@@ -416,6 +419,7 @@ class Replica:
         The update is taken where the gate lets it in, gap or not; the version moves only where nothing is missing.
         """
         taken = self._take(update, shape, now_ms) if update else _TAKEN_SEEN
+        self.unapplied_bytes += len(update)
         mine = self.version
         follows = prev.seq == 0 if mine is None else mine.epoch == prev.epoch and mine.seq >= prev.seq
         if taken.verdict is Verdict.EARLY or not follows:
@@ -428,7 +432,7 @@ class Replica:
     def materialise(self) -> Document:
         """Apply what was taken, in one piece. Raises DocumentBroken: then discard the replica."""
         if self._unapplied:
-            updates, self._unapplied = self._unapplied, []
+            updates, self._unapplied, self.unapplied_bytes = self._unapplied, [], 0
             self._brink.enter(self.doc, Doing.APPLY, updates)
             try:
                 apply_in_order(self._document, updates)

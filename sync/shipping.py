@@ -67,6 +67,11 @@ class Shipping:
         return len(self._inflight)
 
     @property
+    def read_number(self) -> int:
+        """Of the newest read."""
+        return self._read
+
+    @property
     def room_count(self) -> int:
         """How many changes may go out now."""
         return max(0, OUTBOX_WINDOW_COUNT - len(self._inflight))

@@ -103,7 +103,7 @@ class EdgeNode:
         self.edge = Edge(EdgeSettings(self.name, Origin(self.world.rng.getrandbits(53)), self.pins))
         self.readers = Readers(self.edge)
         self._commits = 0
-        self._flushing = False
+        self._flushing = self._spreading = False
         self._stored_witness = _witness_of(self.disk.image.store.get_meta("witness"))
         self._known_witness = self._stored_witness
         self.world.note(self.name, f"starts, origin {self.edge.settings.origin:x}")

@@ -822,3 +822,18 @@ def test_who_alone_moved_is_not_sent_it_back() -> None:
     step = island.edge.spread()
 
     assert [effect.conns for effect in step.now if isinstance(effect, Send)] == [(ConnId(2),)]
+
+
+def test_an_edge_that_only_listens_applies_what_it_hears_before_it_is_too_much() -> None:
+    """Nobody looked for a minute: thousands of broadcasts were applied at once, and took a kilobyte a letter."""
+    island, ada = Island("a", 1), Ada(1)
+    island.link()
+    island.open(1)
+
+    for seq in range(1, 2_000):
+        said = Merged(PLAN, Version(EPOCH, seq - 1), Version(EPOCH, seq), ada.type("x"), DotSet())
+        island.do(island.edge.merged(said, island.now))
+        replica = island.edge.hosted[PLAN].replica
+        assert replica is not None
+        assert replica.unapplied_bytes < limits.SLICE_BYTES
+        assert replica.unapplied_count < 1_500

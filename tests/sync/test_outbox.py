@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sync.change import Logged
-from sync.ids import Dot, Origin
+from sync.change import Logged, Merged
+from sync.ids import Dot, DotSet, Origin, Version
 from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Island, Log, Sea, frame
 
 
@@ -129,6 +129,26 @@ def test_a_row_that_the_log_acknowledged_is_a_witness_after_a_crash() -> None:
     island.link()
 
     assert island.edge.witness == (version, PLAN, change.dot)
+
+
+def test_a_row_that_left_the_outbox_is_not_learned_again_from_a_page_that_was_read_before() -> None:
+    """The leader named it while the page was on its way; nobody would ever name it again."""
+    island, ada = Island("a", 1), Ada(1)
+    island.link()
+    island.open(1)
+    island.send(1, frame(ada.type("x")))
+    island.commit()
+    (change,) = island.published
+    page = island.store.outbox(0, 10, 1000)
+    version = Version(EPOCH, 1)
+    dots = DotSet({Origin(1): ((1, 1),)})
+    island.do(island.edge.merged(Merged(PLAN, Version(EPOCH, 0), version, change.update, dots), island.now))
+
+    island.do(island.edge.outbox_read(99, page, island.now))
+    island.commit()
+
+    assert island.outbox == 0
+    assert not len(island.edge.hosted[PLAN].unmerged)
 
 
 def test_what_this_link_has_acknowledged_is_not_shipped_again_when_the_outbox_is_read_on(
