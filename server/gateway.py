@@ -140,9 +140,14 @@ class Gateway:
         return bound
 
     @property
+    def unsent(self) -> list[int]:
+        """Bytes that each connection has let pile up."""
+        return [socket.transport.get_write_buffer_size() for socket in self._sockets]
+
+    @property
     def unsent_bytes(self) -> int:
-        """How much the slowest reader has let pile up."""
-        return max((socket.transport.get_write_buffer_size() for socket in self._sockets), default=0)
+        """Of the slowest reader."""
+        return max(self.unsent, default=0)
 
     async def stop(self) -> None:
         """Stop accepting, tell the clients that the edge goes away, and wait for them a little."""

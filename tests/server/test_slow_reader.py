@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,3 +232,37 @@ async def test_many_large_documents_on_one_connection_are_answered_one_after_the
                     document.apply(message.update)
                     assert len(document.text("text")) == size
     assert not edge.daemon.readers
+
+
+async def test_a_few_that_never_read_take_their_bound_and_nothing_from_busy_and_idle_ones(tmp_path: Path) -> None:
+    """`skerry bench --cases 10`, in small, and by bytes: 60 idle, 10 busy, 5 that never read."""
+    async with harbour(tmp_path) as edge, AsyncExitStack() as open_sockets:
+
+        async def opened(doc: str) -> ClientConnection:
+            return await open_sockets.enter_async_context(
+                connect(f"ws://127.0.0.1:{edge.port}/{doc}", compression=None, max_size=None, max_queue=None)
+            )
+
+        for number in range(60):
+            await opened(f"idle/{number // 10}")
+        busy = [await opened("notes/busy") for _ in range(10)]
+        paster = await opened(PLAN)
+        for _ in range(5):
+            asleep = await open_sockets.enter_async_context(joined(edge.port))
+            open_sockets.callback(asleep.transport.abort)  # it would wait for a farewell that it does not read
+        authors = [Ada(20 + number) for number in range(10)]
+        turns = iter(range(PASTES))
+
+        async def everybody_types() -> None:
+            if next(turns) % 10:
+                return
+            for author, socket in zip(authors, busy, strict=True):
+                await socket.send(wire.encode(wire.Update(author.type("x"))))
+
+        await pastes(edge, paster, everybody_types)
+
+        assert len(edge.daemon.readers) == 5
+        assert sum(edge.gateway.unsent) <= 5 * (READER_SLOW_BYTES + 2 * PASTE)
+        for socket in busy:
+            reader = Text(socket)
+            await reader.read_until(lambda reader=reader: len(reader.text) == PASTES // 10 * len(busy))  # type: ignore[misc]
