@@ -25,13 +25,14 @@ from typing import Protocol, TypeVar
 from sync import wire
 from sync.brink import loading
 from sync.change import Beacon, Merged, RepairAsk
+from sync.compacting import refusal_of
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
 from sync.limits import COMMIT_LAZY_MS, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
 from sync.loading import document_of
 from sync.ports import StoredDocument
-from sync.replica import Replica, fold_log
+from sync.replica import Captured, Replica, fold_log
 from sync.slow import Readers
 from sync.step import (
     AskSync,
@@ -49,6 +50,7 @@ from sync.step import (
     Send,
     SetAside,
     Unfollow,
+    Verify,
 )
 from sync.text import parse_dot, parse_version
 
@@ -85,6 +87,11 @@ class Connection(Protocol):
         ...
 
     def close(self, code: int, reason: str) -> None: ...
+
+
+def _refusal_of(captured: Captured) -> str:
+    with loading(captured.doc):
+        return refusal_of(captured)
 
 
 def _witness_of(text: str) -> tuple[Version, DocId, Dot]:
@@ -367,6 +374,12 @@ class EdgeDaemon:
                 self.bus.unfollow(doc)
             case Report():
                 report(log, effect)
+            case Verify(_, captured):
+                self._in(
+                    self._reader,
+                    lambda: _refusal_of(captured),
+                    lambda refusal: self._do(self.machine.verified(captured, refusal)),
+                )
             case SetAside(doc, update, reason):
                 work = partial(aside.keep, self.config.data / ASIDE, doc, "replaced", update, reason)
                 self._in(

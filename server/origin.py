@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 __all__ = ["check_origin", "is_loopback", "origin_allowed"]
 
+ORIGIN_CHARS_MAX = 512  # a host name has 253
+
 
 def check_origin(text: str) -> str:
     """An origin for the list, in its plain form. Raises ValueError."""
@@ -47,6 +49,8 @@ def origin_allowed(
                 return None
             return f"this edge is not known as {host_name!r}; allow it with --origin http://{host}"
         return None
+    if len(origin) > ORIGIN_CHARS_MAX:
+        return f"an Origin of {len(origin)} characters is none"
     origin = origin.lower()
     if origin in listed:
         return None

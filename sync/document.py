@@ -147,11 +147,11 @@ class Document:
 
     def deleted(self) -> Ranges:
         """Every deleted clock, as `sync.replica` compares it."""
-        return decode_snapshot_bytes(self._snapshot())[1]
+        return decode_snapshot_bytes(self.snapshot())[1]
 
     def digest(self) -> str:
         """Equal exactly where two replicas hold the same operations and deletions (law 6)."""
-        return digest_of(*decode_snapshot_bytes(self._snapshot()))
+        return digest_of(*decode_snapshot_bytes(self.snapshot()))
 
     # --- for people -------------------------------------------------------------------------------------------------
     def text(self, root: str) -> str:
@@ -235,7 +235,8 @@ class Document:
             contents[name] = {"kind": kind.word, "value": value}
         return contents
 
-    def _snapshot(self) -> bytes:
+    def snapshot(self) -> bytes:
+        """What `decode_snapshot_bytes` reads."""
         try:
             return pycrdt.Snapshot.from_doc(self.crdt).encode()
         except BaseException as error:

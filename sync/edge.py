@@ -26,7 +26,7 @@ from .ids import ConnId, DocId, Dot, DotSet, Origin, Version
 from .outbox import Outbox
 from .ports import OutboxRow, StoredDocument
 from .pressure import Pressure
-from .replica import Replica, Verdict, covers, fold_log
+from .replica import Captured, Replica, Verdict, covers, fold_log
 from .step import (
     AskSync,
     EdgeEffect,
@@ -207,6 +207,12 @@ class Edge(Outbox):
         """The commit is on disk: now its changes are published and its writers told."""
         out: Out = []
         self._committed(ticket, out)
+        return Step(tuple(out))
+
+    def verified(self, captured: Captured, refusal: str) -> EdgeStep:
+        """What became of a `Verify`: empty, or why the state cannot replace its rows."""
+        out: Out = []
+        self._serving.verified(captured, refusal, out)
         return Step(tuple(out))
 
     def commit_failed(self, ticket: int, now_ms: int, reason: str) -> EdgeStep:

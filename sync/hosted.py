@@ -13,11 +13,11 @@ from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import COMPACT_BYTES, COMPACT_ROWS, LOOK_MS
 from .ports import StoredDocument
 from .presence import Presence
-from .replica import Replica, Taken
+from .replica import Captured, Replica, Taken
 from .tracking import Tracking
 from .validate import AwarenessEntry, Shape
 
-__all__ = ["Flushed", "Hosted", "News", "Pending", "replica_of"]
+__all__ = ["Compaction", "Flushed", "Hosted", "News", "Pending", "replica_of"]
 
 
 class Pending(NamedTuple):
@@ -51,6 +51,15 @@ class News:
     entries: dict[int, AwarenessEntry] = field(default_factory=dict)
     outward: dict[int, None] = field(default_factory=dict)
     """Whom the other edges are to hear of."""
+
+
+@dataclass(slots=True)
+class Compaction:
+    """A state that is being verified, and what was stored since it was taken."""
+
+    replica: Replica
+    captured: Captured
+    rows: list[bytes] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -99,6 +108,7 @@ class Hosted:
     state_bytes: int = 0
     compaction_pause: int = 1
     """Doubles with each compaction that was refused: a state that does not verify hardly will with the next row."""
+    compaction: Compaction | None = None
     heals: int = 0
     heal_after_ms: int = 0
     compare: bool = False
@@ -145,6 +155,8 @@ class Hosted:
 
     def wants_compaction(self) -> bool:
         """Geometric in the state's size: the cost per update does not grow with the history."""
+        if self.compaction is not None:
+            return False
         rows_max = (COMPACT_ROWS + self.state_bytes // 256) * self.compaction_pause
         bytes_max = (COMPACT_BYTES + self.state_bytes) * self.compaction_pause
         return self.rows >= rows_max or self.row_bytes >= bytes_max

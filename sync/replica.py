@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 from .brink import Doing, present
 from .change import LogEntry, Logged, Snapshot
 from .clash import asked_for, overlaps, probing, refuse_clash
-from .document import Document, Ranges, encode_clocks
+from .document import Document, Ranges, decode_snapshot_bytes, digest_of, encode_clocks
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX, NESTING_MAX, SLICE_BYTES, SLICE_STRUCTS
@@ -88,6 +88,21 @@ _SEEN = Judgement(Verdict.SEEN)
 _TAKEN_SEEN = Taken(Verdict.SEEN)
 _TAKEN_EARLY = Taken(Verdict.EARLY)
 _NONE_PASSED: Mapping[int, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A document's state, and what it has to load to."""
+
+    doc: DocId
+    state: bytes
+    snapshot: bytes
+
+    def verify(self) -> None:
+        """Raises InvalidUpdate, or DocumentBroken where it does not load to the same document. Pure."""
+        check_update(self.state)
+        if Document(self.state).digest() != digest_of(*decode_snapshot_bytes(self.snapshot)):
+            raise DocumentBroken(f"{self.doc}: its state does not load to the same digest; nothing is replaced")
 
 
 class Replica:
@@ -481,19 +496,21 @@ class Replica:
     def digest(self) -> str:
         return self._read(Document.digest)
 
-    def verified_state(self) -> bytes:
-        """The whole state, after a fresh document has loaded it and has the same digest (DESIGN.md section 4).
-
-        Raises DocumentBroken where it does not: nothing may be replaced by it.
-        """
+    def capture(self) -> Captured:
+        """The whole state as it is now, not yet verified. Raises DocumentBroken."""
         document = self.materialise()
         if document.clocks() != {client: clock for client, clock in self.clocks.items() if clock}:
             raise DocumentBroken(f"{self.doc}: pycrdt holds other clocks than were taken; rebuild it")
-        state = self._read(Document.state)
-        check_update(state)
-        if self._read(lambda document: Document(state).digest() != document.digest()):
-            raise DocumentBroken(f"{self.doc}: its state does not load to the same digest; nothing is replaced")
-        return state
+        return Captured(self.doc, self._read(Document.state), self._read(Document.snapshot))
+
+    def verified_state(self) -> bytes:
+        """The whole state, after a fresh document has loaded it and has the same digest (DESIGN.md section 4).
+
+        Raises DocumentBroken where it does not, and InvalidUpdate: nothing may be replaced by it.
+        """
+        captured = self.capture()
+        self._read(lambda _: captured.verify())
+        return captured.state
 
     def _deleted_already(self, shape: Shape) -> bool:
         if self._deleted is None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import extension, limits, wire
+from . import compacting, extension, limits, wire
 from .change import Change, Context
 from .closing import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_CLIENT_ID, CLOSE_GAP, CLOSE_LIMIT
 from .company import Out
@@ -36,11 +36,10 @@ from .hosted import Flushed, Hosted, Pending, replica_of
 from .ids import ConnId, DocId, Dot, Origin
 from .ports import StoredDocument
 from .pressure import Pressure
-from .replica import Replica, Taken, Verdict
+from .replica import Captured, Replica, Taken, Verdict
 from .step import (
     Close,
     Commit,
-    Compact,
     Follow,
     Load,
     PresenceOut,
@@ -466,7 +465,10 @@ class Serving(Telling):
             if host is not None:
                 host.commits += 1
                 if host.replica is not None and host.wants_compaction():
-                    self._compact(host, out)
+                    try:
+                        compacting.begin(host, out)
+                    except DocumentBroken as error:
+                        self.rebuild(host, str(error), out)
         commit = self.writing.commit()
         if commit is not None:
             self._tickets[commit.ticket] = tuple(flushed.values())
@@ -493,20 +495,11 @@ class Serving(Telling):
         self.tell_contexts(host, [(change.dot, change.context) for change in changes], writers, out)
         return Flushed(host.doc, changes, later, frame)
 
-    def _compact(self, host: Hosted, out: Out) -> None:
-        assert host.replica is not None
-        try:
-            state = host.replica.verified_state()
-        except (InvalidUpdate, DocumentBroken) as error:
-            first, host.compaction_pause = host.compaction_pause == 1, host.compaction_pause * 2
-            out.append(Report("compaction_refused", host.doc, str(error)))
-            if first:
-                self.rebuild(host, str(error), out)  # what was lost in memory is in the rows; a second try tells
-        else:
-            self.writing.add(Compact(host.doc, state))
-            host.rows = host.row_bytes = 0
-            host.compaction_pause = 1
-            host.state_bytes = len(state)
+    def verified(self, captured: Captured, refusal: str, out: Out) -> None:
+        """The shell has looked at what `Verify` gave it."""
+        host = self.hosted.get(captured.doc)
+        if not compacting.end(host, captured, refusal, self.writing, out) and host is not None:
+            self.rebuild(host, refusal, out)
 
     def committed(self, ticket: int, out: Out) -> list[Change]:
         """The commit is on disk: its writers are told (invariant 1). Returns what may be published now."""

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 from .change import Beacon, Change, Context, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .ids import ConnId, DocId, Dot, DotSet, Version
+from .replica import Captured
 
 __all__ = [
     "Ack",
@@ -47,6 +48,7 @@ __all__ = [
     "Step",
     "StoreSnapshot",
     "Unfollow",
+    "Verify",
     "Write",
 ]
 
@@ -203,6 +205,14 @@ class SetAside:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Load this state in a fresh document (`sync.compacting.refusal_of`); answered by `verified(captured, refusal)`."""
+
+    doc: DocId
+    captured: Captured
+
+
 # --- effects of a leader ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class LoadLogged:
@@ -284,6 +294,7 @@ EdgeEffect = (
     | PresenceOut
     | Report
     | SetAside
+    | Verify
 )
 
 LeaderEffect = (

@@ -198,6 +198,8 @@ class Writing:
 def _count_row(host: Hosted, update: bytes) -> None:
     host.rows += 1
     host.row_bytes += len(update)
+    if host.compaction is not None:
+        host.compaction.rows.append(update)
 
 
 def _in_one(updates: list[bytes]) -> list[bytes]:

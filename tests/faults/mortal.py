@@ -8,9 +8,9 @@ Room: the dying. The product has no switch for it.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
+import threading
 from typing import Any
 
 import pycrdt
@@ -26,7 +26,7 @@ def main() -> int:
 
     def apply_update(self: pycrdt.Doc[Any], update: bytes) -> None:
         if mark in update:
-            os.kill(os.getpid(), signal.SIGSEGV)
+            signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)  # here and now, as a fault: not in any thread
         applied(self, update)
 
     pycrdt.Doc.apply_update = apply_update  # type: ignore[method-assign]

@@ -134,8 +134,8 @@ class Disk:
         self.image.store.commit(writes)
         self.commits += 1
         self._note_rows(writes)
-        for write in writes:
-            self._check(write)
+        for at, write in enumerate(writes):
+            self._check(write, writes[at + 1 :])
 
     def _note_rows(self, writes: Sequence[Write]) -> None:
         """Invariants 1 and 4."""
@@ -146,10 +146,12 @@ class Disk:
                     self.image.dots.add((write.doc, write.dot))
                 if not write.folded:
                     rows.setdefault(write.doc, []).append(write)
+        compacted = {write.doc for write in writes if isinstance(write, Compact)}
         for doc, appended in rows.items():
             held = self.image.contents.setdefault(doc, Contents())
             for row in appended:
-                if self.watched and held.holds(shape_of(row.update)):
+                behind_its_state = row.dot is None and doc in compacted  # stored since the state was taken
+                if self.watched and not behind_its_state and held.holds(shape_of(row.update)):
                     raise Violation(f"{self.name}: {doc}: stores again what is there, as {row.dot}")
             shape = shape_of(merged(row.update for row in appended))  # two rows may each need a part of the other
             missing = held.early(shape)
@@ -157,7 +159,7 @@ class Disk:
                 raise Violation(f"{self.name}: {doc}: stored before what it depends on: {missing}")
             held.add(shape)
 
-    def _check(self, write: Write) -> None:
+    def _check(self, write: Write, behind: Sequence[Write]) -> None:
         image = self.image
         match write:
             case AppendUpdate():
@@ -172,6 +174,9 @@ class Disk:
             case Compact(doc, state):
                 held = Contents()
                 held.add(shape_of(state))
+                for row in behind:  # stored since the state was taken, and once more with it
+                    if isinstance(row, AppendUpdate) and row.doc == doc and not row.folded:
+                        held.add(shape_of(row.update))
                 lacking = held.lacks(image.contents.get(doc, Contents()))
                 if lacking:
                     raise Violation(f"{self.name}: {doc}: compaction lost {lacking}")

@@ -14,10 +14,12 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from sync.change import Beacon, Change, Merged, RepairAsk, SyncAnswer
+from sync.compacting import refusal_of
 from sync.edge import Edge, EdgeSettings
 from sync.headers import encode_sync_ask
 from sync.ids import ConnId, DocId, Dot, Origin, Version
 from sync.limits import LOAD_MS_MAX, SYNC_MS_MAX
+from sync.replica import Captured
 from sync.slow import Readers
 from sync.step import (
     AskSync,
@@ -36,6 +38,7 @@ from sync.step import (
     SetAside,
     Step,
     Unfollow,
+    Verify,
 )
 from sync.wire import Update, decode_frame
 
@@ -275,6 +278,9 @@ class EdgeNode:
                 self._load_logged(doc, before)
             case PresenceOut(doc, payload):
                 self.world.bus.presence(self, doc, payload)
+            case Verify(_, captured):
+                refusal = refusal_of(captured)
+                self.later(self.world.rng.randint(0, 200), lambda: self._verified(captured, refusal))
             case SetAside(doc, _, reason):
                 self.world.alarm(f"{self.name} set {doc} aside: {reason}")
             case Report(event, about, detail):
@@ -282,6 +288,10 @@ class EdgeNode:
                 self.world.reports[event] += 1
                 if event in ALARMS:
                     self.world.alarm(f"{self.name} reported {event} {about}: {detail}")
+
+    def _verified(self, captured: Captured, refusal: str) -> None:
+        assert self.edge is not None
+        self._do(self.edge.verified(captured, refusal))
 
     def _on_disk(self, change: Change) -> None:
         """1. Of a run, which has a name of its own: each of its rows."""

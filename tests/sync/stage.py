@@ -11,6 +11,7 @@ import pycrdt
 
 from sync import wire
 from sync.change import Change, LogEntry, Logged, Merged, Snapshot, SyncAnswer, SyncAsk
+from sync.compacting import refusal_of
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.ids import ConnId, DocId, Origin, Version, parse_document_id
 from sync.leader import Delivery, Leader, LeaderSettings, LeaderStep
@@ -37,6 +38,7 @@ from sync.step import (
     SetAside,
     StoreSnapshot,
     Unfollow,
+    Verify,
 )
 from tests.memory_store import MemoryStore
 
@@ -120,6 +122,8 @@ class Island:
                     self.logged.append(doc)
                 case PresenceOut(_, payload):
                     self.presence.append(payload)
+                case Verify(_, captured):
+                    self.do(self.edge.verified(captured, refusal_of(captured)))
                 case SetAside():
                     self.aside.append(effect)
                 case Follow() | Unfollow():

@@ -8,11 +8,12 @@ from sync import limits, wire
 from sync.change import Beacon, Change, Logged, Merged, RepairAsk
 from sync.closing import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_GAP
 from sync.document import Document
+from sync.edge import Edge, EdgeStep
 from sync.errors import DocumentBroken
 from sync.ids import ConnId, DocId, Dot, DotSet, Origin, Version, parse_document_id
 from sync.presence import encode_awareness
-from sync.replica import Replica
-from sync.step import PresenceOut, Send
+from sync.replica import Captured
+from sync.step import PresenceOut, Send, Step
 from sync.validate import AwarenessEntry
 from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Island, Log, Sea, frame
 
@@ -717,11 +718,11 @@ def test_a_state_that_does_not_verify_replaces_nothing_and_is_not_tried_with_eve
 ) -> None:
     tries: list[DocId] = []
 
-    def refuse(replica: Replica) -> bytes:
-        tries.append(replica.doc)
+    def refuse(captured: Captured) -> None:
+        tries.append(captured.doc)
         raise DocumentBroken("its state does not load to the same digest")
 
-    monkeypatch.setattr(Replica, "verified_state", refuse)
+    monkeypatch.setattr(Captured, "verify", refuse)
     island, ada = Island("a", 1), Ada(1)
     island.open(1)
 
@@ -837,3 +838,64 @@ def test_an_edge_that_only_listens_applies_what_it_hears_before_it_is_too_much()
         assert replica is not None
         assert replica.unapplied_bytes < limits.SLICE_BYTES
         assert replica.unapplied_count < 1_500
+
+
+def test_what_is_stored_while_a_state_is_verified_stays_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verifying takes a while, elsewhere; its document goes on, and a death at any time loses nothing."""
+    asked: list[Captured] = []
+
+    def not_yet(edge: Edge, captured: Captured, refusal: str) -> EdgeStep:
+        asked.append(captured)
+        return Step()
+
+    monkeypatch.setattr(Edge, "verified", not_yet)
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    for _ in range(limits.COMPACT_ROWS):
+        island.send(1, frame(ada.type("x")))
+        island.commit()
+    (captured,) = asked
+    for _ in range(5):
+        island.send(1, frame(ada.type("y")))
+        island.commit()
+    monkeypatch.undo()
+    assert sorted(island.text()) == ["x"] * limits.COMPACT_ROWS + ["y"] * 5
+
+    island.do(island.edge.verified(captured, ""))
+    island.send(1, frame(ada.type("z")))
+    island.commit()
+
+    stored = island.store.load(PLAN)
+    assert stored is not None
+    assert stored.state == captured.state
+    assert len(stored.updates) == 6
+    assert sorted(island.text()) == ["x"] * limits.COMPACT_ROWS + ["y"] * 5 + ["z"]
+
+
+def test_a_state_that_was_taken_before_its_document_was_read_anew_replaces_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Captured] = []
+
+    def not_yet(edge: Edge, captured: Captured, refusal: str) -> EdgeStep:
+        asked.append(captured)
+        return Step()
+
+    monkeypatch.setattr(Edge, "verified", not_yet)
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    for _ in range(limits.COMPACT_ROWS):
+        island.send(1, frame(ada.type("x")))
+        island.commit()
+    (captured,) = asked
+    monkeypatch.undo()
+    island.send(1, frame(ada.type("y")))
+    island.fail_commit()  # of what was typed since: the document is read from the disk again
+    island.open(2)
+
+    island.do(island.edge.verified(captured, ""))
+    island.commit()
+
+    stored = island.store.load(PLAN)
+    assert stored is not None
+    assert stored.state is None
