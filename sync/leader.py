@@ -289,6 +289,8 @@ class Leader:
         self._settling.handled(lane.shard, version.seq)
         if version.seq <= replica.read:
             lane.changed_ms = now_ms  # merged already, by a load or before a repeat: the beacon tells the edges
+            if isinstance(entry, Logged) and entry.change.dot in lane.rejected:
+                self._reject(entry, lane.reason, out)  # refused by that load, for somebody's question: nobody kept it
             self._beacon_ms = 0
             if isinstance(entry, Logged) and entry.change.dot in replica.dots:
                 self._settling.emit(lane.doc, replica.version or version, [(entry.change.dot, entry.change.context)])

@@ -326,3 +326,16 @@ def test_a_repeat_that_waited_early_beside_its_first_is_not_emitted() -> None:
     chair.deliver(1, 2, 3)
 
     assert [dot for emit in chair.emitted for dot, _ in emit.contexts] == [Dot(Origin(1), 1), Dot(Origin(1), 2)]
+
+
+def test_what_a_load_for_a_question_refused_is_kept_when_it_is_delivered() -> None:
+    """Found on real processes: a leader that had died of it answered an edge first, and the change was kept nowhere."""
+    log, ada = Log(), Ada(1)
+    log.append(change(1, ada.type("x")))
+    log.append(change(2, b"\xff\xff\xff"))
+    chair = Chair(log)
+
+    chair.answer(SyncAsk(PLAN, 1, b"\x00", None))
+    chair.deliver(1, 2)
+
+    assert [reject.entry.version.seq for reject in chair.rejected] == [2]
