@@ -42,6 +42,15 @@ class Flushed:
     """The echo for the writers: empty where there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The newest answer to a client that asked what it lacks: whoever asks the same meanwhile gets the same bytes."""
+
+    replica: Replica
+    state_vector: bytes
+    frame: bytes
+
+
 @dataclass(slots=True)
 class News:
     """Presence that has not gone out yet, by client."""
@@ -73,6 +82,8 @@ class Hosted:
     conns: dict[ConnId, None] = field(default_factory=dict)
     queued: list[tuple[ConnId, bytes]] = field(default_factory=list)
     """Frames that wait for the replica."""
+    answered: Answered | None = None
+    """Until the document changes, or is looked at (LOOK_MS)."""
     asked: list[tuple[ConnId, bytes]] = field(default_factory=list)
     """(connection, state vector) of step 1s that wait for `ready`."""
     pending: list[Pending] = field(default_factory=list)

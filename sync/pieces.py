@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from .deletions import Deletions
 from .lib0 import write_var_uint
 from .limits import CLIENT_ID_MAX, CLOCK_MAX, UPDATE_VALUES_MAX
 from .validate import _KEY, _LEFT, _RIGHT, _SKIP, _any, _content, _deletes, _text, _text_units, _uint
@@ -222,7 +223,7 @@ def _head_of_rest(client: int, struct: _Struct, units: int) -> bytes:
     return b"".join((bytes((info,)), write_var_uint(client), write_var_uint(struct.clock + units - 1), struct.right))
 
 
-def _deletions(deletes: list[tuple[int, int, int]], bytes_max: int) -> Iterator[bytes]:
+def _deletions(deletes: Deletions, bytes_max: int) -> Iterator[bytes]:
     """Updates that delete these ranges, and nothing else."""
     ranges_max = max(1, bytes_max // _RANGE_BYTES)
     for first in range(0, len(deletes), ranges_max):

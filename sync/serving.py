@@ -32,7 +32,7 @@ from .errors import (
     LimitReached,
     SkerryError,
 )
-from .hosted import Flushed, Hosted, Pending, replica_of
+from .hosted import Answered, Flushed, Hosted, Pending, replica_of
 from .ids import ConnId, DocId, Dot, Origin
 from .ports import StoredDocument
 from .pressure import Pressure
@@ -294,6 +294,7 @@ class Serving(Telling):
         host.writers[conn] = None
         if host.early_asked:
             host.early_asked.pop(update, None)
+        host.answered = None
         self._dirty[host.doc] = None
 
     def _greet(self, host: Hosted, conns: Iterable[ConnId], out: Out) -> None:
@@ -306,7 +307,11 @@ class Serving(Telling):
 
     def _answer(self, host: Hosted, conn: ConnId, state_vector: bytes, out: Out) -> None:
         assert host.replica is not None
-        out.append(Send((conn,), wire.encode(wire.SyncStep2(host.replica.diff(state_vector)))))
+        answered = host.answered
+        if answered is None or answered.replica is not host.replica or answered.state_vector != state_vector:
+            frame = wire.encode(wire.SyncStep2(host.replica.diff(state_vector)))
+            answered = host.answered = Answered(host.replica, state_vector, frame)
+        out.append(Send((conn,), answered.frame))
         if conn in host.tracking.conns and host.replica.version is not None:
             out.append(Send((conn,), extension.encode(extension.At(host.replica.version))))
 
@@ -439,6 +444,7 @@ class Serving(Telling):
                 host.early_asked.pop(update, None)
         updates = [update for update in taken.updates if update not in clients]
         if updates:
+            host.answered = None
             update = merge(updates)
             self.writing.add_from_log(host.doc, update)
             if host.held is not None:
@@ -546,6 +552,7 @@ class Serving(Telling):
     # --- time --------------------------------------------------------------------------------------------------------
     def tick(self, host: Hosted, now_ms: int, out: Out) -> bool:
         """One document's time limits. True: a gap that no client can close; compare with the leader."""
+        host.answered = None
         if host.ready_by_ms is not None and now_ms >= host.ready_by_ms:
             self.become_ready(host, out)
         self._gather(host, host.presence.expire(now_ms), None, outward=False)

@@ -18,9 +18,11 @@ content, 0x80 left origin, 0x40 right origin, 0x20 key), ids, without origins pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from .deletions import Deletions
 from .errors import InvalidUpdate
 from .json_text import check_json
 from .limits import (
@@ -41,6 +43,7 @@ _LEFT: Final = 0x80
 _RIGHT: Final = 0x40
 _KEY: Final = 0x20
 _SKIP: Final = 10
+_TUPLES_MAX: Final = 64  # deleted ranges that are kept as Python's own tuples
 _KEYSTROKE_BYTES_MAX: Final = 256  # what `_keystroke` reads is not bounded byte by byte: Invariant 2 by this
 _SIMPLE: Final = frozenset(("null", "true", "false", '""', "{}", "[]", *map(str, range(-1, 100))))  # most formats
 _SIDES: Final = {0x84: (0,), 0x44: (1,), 0xC4: (0, 1)}  # left origin, right origin
@@ -64,7 +67,7 @@ class Shape(NamedTuple):
     """(client, first clock, next clock) of each contiguous run of structs; a Skip ends a run and begins another."""
     needs: tuple[tuple[int, int], ...]
     """(client, next): the replica must have every clock of `client` below `next`, unless the update brings it."""
-    deletes: tuple[tuple[int, int, int], ...]
+    deletes: Sequence[tuple[int, int, int]]
     """(client, first clock, next clock) of each deleted range; needs `next` of that client too (not within `needs`)."""
     typed: Typed | None = None
     """Of an ordinary keystroke, so that `sync.runs` need not read it again."""
@@ -256,7 +259,8 @@ def _walk(b: bytes) -> Shape:
     if i != end:
         raise _refused(i, "bytes after the end (is this a V2 update? send V1)")
     needs = tuple([(of, next_) for of, next_ in wanted.items() if reach.get(of, 0) < next_])
-    return Shape(tuple(brings), needs, tuple(deletes), None, names, joins)
+    few = len(deletes) <= _TUPLES_MAX
+    return Shape(tuple(brings), needs, tuple(deletes) if few else deletes, None, names, joins)
 
 
 def _content(b: bytes, i: int, ref: int, values_left: int) -> tuple[int, int, int]:
@@ -329,9 +333,9 @@ def _any(b: bytes, i: int, count: int, values_left: int) -> tuple[int, int]:
             raise _refused(i - 1, f"no such value ({tag})")
 
 
-def _deletes(b: bytes, i: int, values_left: int) -> tuple[list[tuple[int, int, int]], int]:
+def _deletes(b: bytes, i: int, values_left: int) -> tuple[Deletions, int]:
     """The delete set: (client, first, next) of each range, in the order of the bytes, and the position after it."""
-    deletes: list[tuple[int, int, int]] = []
+    deletes = Deletions()
     seen: set[int] = set()
     clients, i = _uint(b, i, len(b))
     for _ in range(clients):
@@ -348,7 +352,7 @@ def _deletes(b: bytes, i: int, values_left: int) -> tuple[list[tuple[int, int, i
             length, i = _uint(b, i, CLOCK_MAX)
             if length == 0 or first + length > CLOCK_MAX:
                 raise _refused(start, f"deleted range of length {length} at clock {first}")
-            deletes.append((client, first, first + length))
+            deletes.add(client, first, first + length)
     return deletes, i
 
 

@@ -899,3 +899,24 @@ def test_a_state_that_was_taken_before_its_document_was_read_anew_replaces_nothi
     stored = island.store.load(PLAN)
     assert stored is not None
     assert stored.state is None
+
+
+def test_who_asks_the_same_is_answered_with_the_same_bytes_until_something_changes() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    island.open(1)
+    island.send(1, frame(ada.type("x")))
+    island.commit()
+
+    answers: list[bytes] = []
+    for conn in (2, 3, 4):
+        island.do(island.edge.opened(ConnId(conn), PLAN, island.now))
+        if conn == 4:
+            island.send(1, frame(ada.type("y")))
+        step = island.edge.received(ConnId(conn), wire.encode(wire.SyncStep1(b"\x00")), island.now)
+        (answer,) = [effect.frame for effect in step.now if isinstance(effect, Send)]
+        answers.append(answer)
+
+    assert answers[1] is answers[0]
+    late = wire.decode_frame(answers[2])
+    assert isinstance(late, wire.SyncStep2)
+    assert Document(late.update).text("text") == "xy"
