@@ -198,7 +198,7 @@ class _TomlSource(PydanticBaseSettingsSource):
             values: dict[str, Any] = tomllib.loads(_TomlSource.path.read_text("utf-8"))
         except OSError as error:
             raise ConfigError(f"{_TomlSource.path}: {error.strerror}; name a file that can be read") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or a number of thousands of digits
             raise ConfigError(f"{_TomlSource.path}: not TOML: {error}") from None
         return values
 

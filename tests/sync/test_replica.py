@@ -539,3 +539,13 @@ def test_a_reader_that_starts_in_the_middle_sees_a_gap() -> None:
 
     assert _merged(replica, 3, 4, [a]) == (Verdict.NEW, True)
     assert replica.version is None
+
+
+def test_what_is_missing_is_named_once_a_client_however_many_ranges_are_deleted() -> None:
+    """A megabyte of deleted ranges named each of them as missing: 38 MiB (found by fuzzing)."""
+    update = b"\x00\x01\x07\x05" + bytes(each for at in range(5) for each in (4 * at, 2))
+
+    judgement = Replica(DOC).judge(check_update(update))
+
+    assert judgement.verdict is Verdict.EARLY
+    assert judgement.missing == ((7, 18),)
