@@ -26,6 +26,7 @@ from sync.ids import parse_document_id
 
 from . import account_commands, backup_commands, daemons, demo, rejected_commands, replay, status, token_commands
 from .bench import flags as bench_flags
+from .collector import set_up_collector
 from .config import Config, load_config
 from .http_client import EDGE_URL, TOKEN_VARIABLE, get_json_now
 from .leader_read import read_at_leader
@@ -188,6 +189,7 @@ def _named(options: argparse.Namespace, default: str) -> Config:
 
 def _stay(config: Config, life: Callable[[Config], Any]) -> int:
     set_up_logging(config.log_level, config.log_style)
+    set_up_collector()
     with asyncio.Runner(loop_factory=moderated_loop) as runner:
         runner.run(life(config))
     return 0

@@ -71,13 +71,12 @@ _FROM_1: Final = (  # format 1 did not say which rows were shipped again: they g
 STATEMENTS: Final = {
     "find_document": "SELECT key FROM documents WHERE doc = ?",
     "new_document": "INSERT INTO documents(doc) VALUES (?)",
-    "append": "INSERT INTO changes(document, folded, bytes) VALUES (?, ?, ?)",
+    "append": "INSERT INTO changes VALUES (?, ?, ?, ?)",
     "append_outbox": "INSERT INTO outbox VALUES (?, ?, ?, ?, NULL, NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
     "set_version": "UPDATE documents SET epoch = ?, seq = ?, dots = ? WHERE key = ?",
     "mark_shipped": "UPDATE outbox SET shipped_epoch = ?, shipped_seq = ?"
     " WHERE document = ? AND origin = ? AND dot_seq = ?",
-    "find_outbox": "SELECT row, update_bytes FROM outbox WHERE document = ? AND origin = ? AND dot_seq = ?",
-    "drop_outbox": "DELETE FROM outbox WHERE row = ?",
+    "drop_outbox": "DELETE FROM outbox WHERE document = ? AND origin = ? AND dot_seq = ? RETURNING row, update_bytes",
     "drop_folded": "DELETE FROM changes WHERE row = ? AND (folded OR row <= ?)",
     "through": "SELECT through FROM states WHERE document = ?",
     "last_row": "SELECT row FROM changes ORDER BY row DESC LIMIT 1",
@@ -113,6 +112,10 @@ class SQLiteStore:
         self._writing = threading.Lock()
         self._reading = threading.Lock()
         self._closed = False
+        self._keys: dict[DocId, int] = {}
+        """Of documents that were written to: a key stays what it is. Under the writer's lock."""
+        newest = writer.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()[0]  # AUTOINCREMENT: that ever was
+        self._newest_row = int(newest or 0)
         self._totals = OutboxTotals(
             *writer.execute("SELECT count(*), coalesce(sum(update_bytes), 0), NULL FROM outbox").fetchone()
         )
@@ -148,11 +151,12 @@ class SQLiteStore:
         if not writes:
             return
         with self._writing, self._transaction() as run:
-            work = _Work(run.cursor())
+            work = _Work(run.cursor(), self._keys, self._newest_row)
             for write in writes:
                 work.apply(write)
+            work.end()
             totals = self._totals_after(work.count_change, work.bytes_change) if work.outbox_touched else self._totals
-        self._totals = totals  # after COMMIT, and only then
+        self._totals, self._newest_row = totals, work.newest_row  # after COMMIT, and only then
 
     def set_meta(self, key: str, value: str) -> None:
         with self._writing, self._transaction() as run:
@@ -167,6 +171,7 @@ class SQLiteStore:
                 yield self._writer
                 self._writer.execute("COMMIT")
             except BaseException:
+                self._keys.clear()  # some may be of documents that are no longer there
                 # SQLite has rolled back by itself after some errors (disk full), and not after others.
                 if self._writer.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
@@ -269,20 +274,37 @@ class SQLiteStore:
 class _Work:
     """One commit's writes, in order, within its transaction."""
 
-    __slots__ = ("_keys", "_run", "bytes_change", "count_change", "outbox_touched")
+    __slots__ = (
+        "_changes",
+        "_keys",
+        "_outbox",
+        "_run",
+        "_through",
+        "bytes_change",
+        "count_change",
+        "newest_row",
+        "outbox_touched",
+    )
 
-    def __init__(self, run: sqlite3.Cursor) -> None:
+    def __init__(self, run: sqlite3.Cursor, keys: dict[DocId, int], newest_row: int) -> None:
         self._run = run  # one cursor for all: making one costs as much as an insert
-        self._keys: dict[DocId, int] = {}
+        self._keys = keys
+        self._through: dict[int, int] = {}
+        self.newest_row = newest_row
+        self._changes: list[tuple[int, int, int, bytes]] = []
+        self._outbox: list[tuple[object, ...]] = []
+        """Rows to be written together: one by one, half of their time is Python's way to SQLite and back."""
         self.count_change = 0
         self.bytes_change = 0
         self.outbox_touched = False
 
     def apply(self, write: Write) -> None:
         key = self._key(write.doc)
+        if isinstance(write, AppendUpdate):
+            self._append(key, write)
+            return
+        self.end()  # in order
         match write:
-            case AppendUpdate():
-                self._append(key, write)
             case SetVersion(_, version, dots):
                 place = (version.epoch, version.seq) if version else (None, None)
                 self._run.execute(STATEMENTS["set_version"], (*place, dots.to_text(), key))
@@ -305,56 +327,62 @@ class _Work:
         return key
 
     def _append(self, key: int, write: AppendUpdate) -> None:
-        if write.folded and write.dot is None:
+        dot = write.dot
+        if write.folded and dot is None:
             return  # neither the document nor the outbox needs it
-        folded = int(write.folded)  # a bool would go through sqlite3's adapters
-        row = self._run.execute(STATEMENTS["append"], (key, folded, write.update)).lastrowid
-        if write.dot is None:
+        self.newest_row += 1
+        self._changes.append(
+            (self.newest_row, key, int(write.folded), write.update)
+        )  # a bool would go through adapters
+        if dot is None:
             return
         context, size = write.context, len(write.update)
         said = (context.edge, context.actor, context.causation, context.correlation, context.time_ms)
-        try:
-            self._run.execute(
-                STATEMENTS["append_outbox"],
-                (
-                    row,
-                    key,
-                    write.dot.origin,
-                    write.dot.seq,
-                    size,
-                    *said,
-                    write.covers.to_text() if write.covers else "",
-                    int(write.heals),
-                ),
-            )
-        except sqlite3.IntegrityError as error:
-            raise AssertionError(f"{write.doc}: the dot {write.dot} is in the outbox already") from error
+        covers = write.covers.to_text() if write.covers else ""
+        self._outbox.append((self.newest_row, key, dot.origin, dot.seq, size, *said, covers, int(write.heals)))
         self.count_change += 1
         self.bytes_change += size
         self.outbox_touched = True
 
+    def end(self) -> None:
+        """What was appended is written. Dots that are in the outbox already: AssertionError."""
+        if not self._changes:
+            return
+        self._run.executemany(STATEMENTS["append"], self._changes)
+        try:
+            self._run.executemany(STATEMENTS["append_outbox"], self._outbox)
+        except sqlite3.IntegrityError as error:
+            raise AssertionError(f"one of {len(self._outbox)} dots is in the outbox already") from error
+        self._changes.clear()
+        self._outbox.clear()
+
     def _drop(self, key: int, dots: Sequence[Dot]) -> None:
-        through = self._through(key)
+        through = self._covered(key)
         for dot in dots:
-            found = self._run.execute(STATEMENTS["find_outbox"], (key, dot.origin, dot.seq)).fetchone()
+            found = self._run.execute(STATEMENTS["drop_outbox"], (key, dot.origin, dot.seq)).fetchone()
             if found is None:
                 continue  # dropped before: broadcasts come more than once
             row, size = found
-            self._run.execute(STATEMENTS["drop_outbox"], (row,))
             self._run.execute(STATEMENTS["drop_folded"], (row, through))  # Invariant 4.
             self.count_change -= 1
             self.bytes_change -= size
             self.outbox_touched = True
 
     def _compact(self, key: int, state: bytes) -> None:
-        self._run.execute(STATEMENTS["fold"], (key, self._through(key)))
+        self._run.execute(STATEMENTS["fold"], (key, self._covered(key)))
         last = self._run.execute(STATEMENTS["last_row"]).fetchone()  # Invariant 2: every later row is above it
+        through = last[0] if last else 0
         self._run.execute(STATEMENTS["drop_state"], (key,))
-        self._run.execute(STATEMENTS["set_state"], (key, last[0] if last else 0, state))
+        self._run.execute(STATEMENTS["set_state"], (key, through, state))
+        self._through[key] = through
 
-    def _through(self, key: int) -> int:
-        found = self._run.execute(STATEMENTS["through"], (key,)).fetchone()
-        return int(found[0]) if found else 0
+    def _covered(self, key: int) -> int:
+        """The newest row that is in the document's state."""
+        through = self._through.get(key)
+        if through is None:
+            found = self._run.execute(STATEMENTS["through"], (key,)).fetchone()
+            through = self._through[key] = int(found[0]) if found else 0
+        return through
 
 
 def _version(epoch: object, seq: object) -> Version | None:

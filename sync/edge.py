@@ -184,7 +184,7 @@ class Edge(Outbox):
 
     @property
     def wants_flush(self) -> bool:
-        return self._serving.wants_flush or bool(self._shipped)
+        return self._serving.wants_flush or bool(self._shipped or self._marking)
 
     @property
     def wants_flush_now(self) -> bool:

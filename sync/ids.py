@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType
 from urllib.parse import quote, unquote
 
@@ -39,6 +40,8 @@ ConnId = NewType("ConnId", int)
 
 ORIGIN_MAX = 2**53 - 1
 
+_TOKENS_KEPT = 2_048
+
 
 def parse_document_id(text: str) -> DocId:
     """Check a document id: UTF-8, 1-256 bytes, no control characters.
@@ -59,11 +62,13 @@ def parse_document_id(text: str) -> DocId:
     return DocId(text)
 
 
+@lru_cache(maxsize=_TOKENS_KEPT)
 def subject_token(doc: DocId) -> str:
     """The id as one NATS subject token: percent-encoded UTF-8, `/` kept readable, `.` `*` `>` and space encoded."""
     return quote(doc, safe="/").replace(".", "%2E").replace("~", "%7E")
 
 
+@lru_cache(maxsize=_TOKENS_KEPT)  # each broadcast names its document so
 def from_subject_token(token: str) -> DocId:
     """Inverse of `subject_token`. Raises InvalidDocumentId."""
     if len(token) > 3 * DOCUMENT_ID_BYTES_MAX:  # every byte percent-encoded: longer ones are not even decoded
@@ -196,7 +201,9 @@ class DotSet:
         return [(o, first, last) for o in sorted(self._ranges) for first, last in self._ranges[o]]
 
     def copy(self) -> DotSet:
-        return DotSet({origin: tuple(ranges) for origin, ranges in self._ranges.items()})
+        copied = DotSet.__new__(DotSet)  # each commit keeps what its documents hold
+        copied._ranges = {origin: ranges[:] for origin, ranges in self._ranges.items()}
+        return copied
 
     def to_text(self) -> str:
         """`origin:first-last` in hexadecimal origin, comma-separated; empty for none. One header's value."""

@@ -46,6 +46,9 @@ class Outbox:
         self._serving = Serving(name, origin, namespace)
         self._catchup = Catchup()
         self._shipped: dict[DocId, list[tuple[Dot, Version]]] = {}
+        """What the log has acknowledged since the last flush."""
+        self._marking: dict[DocId, list[tuple[Dot, Version]]] = {}
+        """And before it: most of that is merged by now, and need not be written down."""
         self._runs = Runs()
         self._apart: set[DocId] = set()
         """Documents of which the leader has refused a run: their rows go out by themselves while this link lasts."""
@@ -63,13 +66,13 @@ class Outbox:
         """The newest read that has come back."""
 
     def _mark_shipped(self) -> None:
-        """What the log has acknowledged goes to the disk with the next commit."""
-        for doc, shipped in self._shipped.items():
+        """What the log had acknowledged when the last commit was made goes to the disk with the next one."""
+        marking, self._marking, self._shipped = self._marking, self._shipped, {}
+        for doc, shipped in marking.items():
             host = self._serving.hosted.get(doc)
             waiting = tuple((dot, at) for dot, at in shipped if host is None or dot in host.acked)
             if waiting:  # else they have been merged meanwhile, and leave the outbox with the same commit
                 self._serving.writing.add(MarkShipped(doc, waiting))
-        self._shipped.clear()
 
     def _committed(self, ticket: int, out: Out) -> None:
         """Invariants 1 and 3."""
