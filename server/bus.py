@@ -285,10 +285,16 @@ class Bus:
         self._want(self.layout.every("repair"), self._on_repair)
 
     def _on_merged(self, message: Msg) -> None:
-        if (doc := self._doc(message)) is not None:
-            with self._dropping(message):
-                merged = decode_merged(doc, message.headers or {}, message.data)
-                _tell(lambda: self._listener.merged(merged))
+        try:
+            doc = from_subject_token(message.subject.rpartition(".")[2])
+            merged = decode_merged(doc, message.headers or {}, message.data)
+        except InvalidInput as error:
+            self._drop(message, error)
+            return
+        try:
+            self._listener.merged(merged)
+        except Exception:
+            log.exception("bus_listener")
 
     def _on_presence(self, message: Msg) -> None:
         if (message.headers or {}).get(FROM_HEADER) == self._id:
@@ -418,8 +424,11 @@ class Bus:
         try:
             yield
         except InvalidInput as error:
-            self.dropped_count += 1
-            log.warning("bus_dropped subject=%r detail=%r", message.subject, str(error))
+            self._drop(message, error)
+
+    def _drop(self, message: Msg, error: InvalidInput) -> None:
+        self.dropped_count += 1
+        log.warning("bus_dropped subject=%r detail=%r", message.subject, str(error))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

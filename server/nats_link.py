@@ -354,8 +354,9 @@ _LINE_ENDS = str.maketrans({"\r": " ", "\n": " "})
 
 
 def _header_block(headers: Mapping[str, str]) -> bytes:
-    texts = (value if value.isprintable() else value.translate(_LINE_ENDS) for value in headers.values())
-    lines = [f"{name}: {text}" for name, text in zip(headers, texts, strict=True)]
+    if not "".join(headers.values()).isprintable():
+        headers = {name: text.translate(_LINE_ENDS) for name, text in headers.items()}
+    lines = [f"{name}: {text}" for name, text in headers.items()]
     return "\r\n".join(("NATS/1.0", *lines, "\r\n")).encode()
 
 

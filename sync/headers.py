@@ -80,14 +80,13 @@ _COUNT = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 # --- headers of one message -------------------------------------------------------------------------------------------
 # Few documents, origins, edges and actors are in many changes; causation and correlation are in few, and are not kept.
 _hex = lru_cache(maxsize=256)("{:x}".format)
-_document_token = lru_cache(maxsize=4096)(subject_token)
 _frequent_text = lru_cache(maxsize=1024)(context_text)
 _frequent_text_of = lru_cache(maxsize=1024)(context_text_of)
 
 
 def message_id(doc: DocId, dot: Dot, epoch: int) -> str:
     """`Nats-Msg-Id`: the log's epoch is within, because an emptied or new log still knows the ids of the old one."""
-    return f"{_hex(epoch)}:{_document_token(doc)}:{_hex(dot.origin)}.{dot.seq}"
+    return f"{_hex(epoch)}:{subject_token(doc)}:{_hex(dot.origin)}.{dot.seq}"
 
 
 def _check_format(headers: Headers) -> None:
@@ -144,9 +143,14 @@ def _digest(name: str, text: str) -> str:
 
 
 # --- parts that follow the body of a payload --------------------------------------------------------------------------
+@lru_cache(maxsize=32)
+def _size_name(name: str) -> str:
+    return f"{name}-Bytes"
+
+
 def _put_part(headers: Headers, tail: list[bytes], name: str, part: bytes) -> None:
     if part:
-        headers[f"{name}-Bytes"] = str(len(part))
+        headers[_size_name(name)] = str(len(part))
         tail.append(part)
 
 
@@ -169,7 +173,8 @@ def _put_dots(headers: Headers, tail: list[bytes], name: str, dots: DotSet) -> N
 
 def _split(headers: Headers, payload: bytes, *names: str) -> list[bytes]:
     """The body, then the named parts, empty where a part is absent."""
-    sizes = [_number(headers, f"{name}-Bytes") if f"{name}-Bytes" in headers else 0 for name in names]
+    named = [_size_name(name) for name in names]
+    sizes = [_number(headers, name) if name in headers else 0 for name in named]
     start = len(payload) - sum(sizes)
     if start < 0:
         raise InvalidMessage(
@@ -207,7 +212,7 @@ def encode_change(change: Change, epoch: int) -> tuple[Headers, bytes]:
     """`epoch` is that of the log it is appended to. Raises LimitReached for a context that is too long."""
     dot = f"{_hex(change.dot.origin)}.{change.dot.seq}"
     headers = {
-        "Nats-Msg-Id": f"{_hex(epoch)}:{_document_token(change.doc)}:{dot}",  # message_id, without naming the dot twice
+        "Nats-Msg-Id": f"{_hex(epoch)}:{subject_token(change.doc)}:{dot}",  # message_id, without naming the dot twice
         "Skerry-Format": _FORMAT_TEXT,
         "Skerry-Dot": dot,
     }
@@ -342,7 +347,7 @@ def decode_snapshot(doc: DocId, headers: Headers, payload: bytes) -> Snapshot:
 
 # --- sync -------------------------------------------------------------------------------------------------------------
 def encode_sync_ask(ask: SyncAsk) -> tuple[Headers, bytes]:
-    headers = {"Skerry-Format": _FORMAT_TEXT, "Skerry-Doc": _document_token(ask.doc), "Skerry-Ask": str(ask.ask)}
+    headers = {"Skerry-Format": _FORMAT_TEXT, "Skerry-Doc": subject_token(ask.doc), "Skerry-Ask": str(ask.ask)}
     if ask.version is not None:
         headers["Skerry-Version"] = str(ask.version)
     return headers, ask.state_vector
@@ -361,7 +366,7 @@ def decode_sync_ask(headers: Headers, payload: bytes) -> SyncAsk:
 def encode_sync_answer(answer: SyncAnswer) -> tuple[Headers, bytes]:
     headers = {
         "Skerry-Format": _FORMAT_TEXT,
-        "Skerry-Doc": _document_token(answer.doc),
+        "Skerry-Doc": subject_token(answer.doc),
         "Skerry-Ask": str(answer.ask),
         "Skerry-Version": str(answer.version),
     }
@@ -422,7 +427,7 @@ def encode_beacon(beacon: Beacon) -> tuple[Headers, bytes]:
     count = len(beacon.docs)
     if count > BEACON_DOCS_MAX:
         raise LimitReached("BEACON_DOCS_MAX", count, BEACON_DOCS_MAX, "send another beacon for the rest")
-    lines = [f"{_document_token(doc)} {version} {digest or '-'}\n" for doc, version, digest in beacon.docs]
+    lines = [f"{subject_token(doc)} {version} {digest or '-'}\n" for doc, version, digest in beacon.docs]
     return {"Skerry-Format": _FORMAT_TEXT}, "".join(lines).encode("ascii")
 
 

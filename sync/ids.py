@@ -133,7 +133,7 @@ class DotSet:
 
     def __len__(self) -> int:
         """How many ranges are held: what it costs, not how many dots."""
-        return sum(len(ranges) for ranges in self._ranges.values())
+        return sum(map(len, self._ranges.values()))
 
     def count(self) -> int:
         """How many dots."""
@@ -184,8 +184,9 @@ class DotSet:
                 self.add_range(origin, first, last)
 
     def update(self, other: DotSet) -> None:
-        for origin, first, last in other.ranges():
-            self.add_range(origin, first, last)
+        for origin, ranges in other._ranges.items():
+            for first, last in ranges:
+                self.add_range(origin, first, last)
 
     def intersection(self, other: DotSet) -> list[Dot]:
         """Dots of this set that are in `other` too, sorted; walks the ranges of both, not what lies between."""
