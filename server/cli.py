@@ -61,8 +61,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 # --- flags ------------------------------------------------------------------------------------------------------------
+class _Parser(argparse.ArgumentParser):
+    """Flags may stand anywhere: before Python 3.13 one that stood before an optional argument hid it."""
+
+    _intermixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._intermixing or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._intermixing = True  # what follows calls this method
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixing = False
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="skerry", description="Offline-first sync of Yjs documents over NATS JetStream."
     )
     parser.set_defaults(verbose=False)

@@ -210,6 +210,8 @@ def test_without_an_edge_it_says_so_and_what_is_kept(doc: str, skerry: Skerry, t
     assert f"kept in {store}, on no edge yet ({NOBODY}: " in kept.err
     assert f"later: skerry doc sync --offline {store}\n" in kept.err
     assert skerry("get", doc, "/body", "--offline", store).out == "x\n"
+    assert skerry("get", doc, "--offline", store, "/body").out == "x\n"
+    assert skerry("get", "--offline", store, doc, "/body").out == "x\n"
     assert skerry("get", doc, "/body", "--offline", store, "--edge", NOBODY).status == 1
     assert f"{doc}2: is not in {store}" in skerry("get", f"{doc}2", "/body", "--offline", store).err
 
