@@ -440,7 +440,8 @@ class OpenDocument:
         self._unstored_rejections += self._rejections[-len(refused) :]
         del self._rejections[:-REJECTED_MAX]
         self._host.store_soon(self)
-        error = EditRejected(f"{self.doc}: {len(refused)} edits were rejected ({reason}); undo them, or edit a copy")
+        remedy = "copy what you need, and go on in a new store"  # what builds on them can be merged nowhere
+        error = EditRejected(f"{self.doc}: {len(refused)} edits were rejected ({reason}); {remedy}")
         if not self.waiting.rejected(refused, error):
             self._unheard = error
         self._tell(Rejected(self.doc, tuple(refused), reason, now_ms))
