@@ -145,6 +145,10 @@ class Bus:
     def set_witness(self, version: Version, doc: DocId, dot: Dot) -> None:
         self._keeper.set_witness(version, doc, dot)
 
+    def look_for(self, version: Version, doc: DocId) -> None:
+        """Is this place of the document in the log? Looked at now; where it is not, the log is marked."""
+        self._keeper.look_for(version, doc)
+
     def session(self) -> Session:
         """Raises BusUnreachable while the link is down."""
         return self._keeper.session()
