@@ -127,7 +127,7 @@ class Hosted:
     checked_ms: int = 0
     """When the leader last said something of this document that fitted."""
     told: Version | None = None
-    """Newest version that a broadcast named: an older answer says nothing about what the leader lacks."""
+    """Newest version that a broadcast of this link named: an older answer says nothing about what the leader lacks."""
     asker: Replica | None = None
     """Whose state vector the open question names: the answer says nothing to a replica that was read anew."""
     replace: str = ""

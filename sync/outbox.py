@@ -122,6 +122,7 @@ class Outbox:
             self._void(doc, dot)
         for host in self._serving.hosted.values():
             host.acked.clear()
+            host.told = None
             host.heals = host.heal_after_ms = 0
             host.suspect = bool(len(host.unmerged))
             host.failures = 0
