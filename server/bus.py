@@ -182,6 +182,10 @@ class Bus:
         """All entries of the document with after < seq (< before), in order. Raises BusError."""
         return await log_reader.read_log(self.session(), doc, after, before)
 
+    async def read_unsafe(self, doc: DocId) -> set[Dot]:
+        """Changes of it that leaders have refused, since pycrdt breaks over them or dies. Raises BusError."""
+        return await log_reader.read_unsafe(self.session(), doc)
+
     async def last_seq(self) -> int:
         """The newest sequence of the whole log. Raises BusError."""
         state = await read_log_state(self.session().link, self.layout)

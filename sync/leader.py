@@ -270,7 +270,7 @@ class Leader:
                 if breaker is None:
                     raise
                 lane.poison.add(breaker.version.seq)
-                self._reject(breaker, str(error), out)
+                self._reject(breaker, f"{BREAKS}: {error}", out)
 
     def _remember_gap(self, lane: Lane, replica: Replica, entries: Sequence[LogEntry]) -> None:
         """What is set aside, and what was broadcast at the held version before this load. Invariant 4."""
