@@ -26,6 +26,7 @@ from sync import wire
 from sync.brink import loading
 from sync.change import Beacon, Logged, Merged, RepairAsk
 from sync.compacting import refusal_of
+from sync.content import Captured
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
@@ -33,7 +34,7 @@ from sync.lane import fold_around
 from sync.limits import COMMIT_LAZY_MS, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
 from sync.loading import document_of
 from sync.ports import StoredDocument
-from sync.replica import Captured, Replica
+from sync.replica import Replica
 from sync.slow import Readers
 from sync.step import (
     AskSync,

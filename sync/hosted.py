@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .change import Change, Context, RepairAsk
+from .content import Captured
 from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import COMPACT_BYTES, COMPACT_ROWS, LOOK_MS
 from .ports import StoredDocument
 from .presence import Presence
-from .replica import Captured, Replica, Taken
+from .replica import Replica, Taken
 from .tracking import Tracking
 from .validate import AwarenessEntry, Shape
 

@@ -23,9 +23,10 @@ from . import limits
 from .change import Beacon, Change, Context, LogEntry, Logged, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .document import merge
 from .errors import DocumentBroken, InvalidUpdate
+from .folding import fold_entry
 from .ids import DocId, Dot, DotSet, Origin, Version
 from .lane import BREAKS, Lane, first_breaker, fold_around
-from .replica import Replica, Taken, Verdict, fold_entry
+from .replica import Replica, Taken, Verdict
 from .settling import Settling
 from .step import (
     AnswerSync,

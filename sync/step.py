@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from .change import Beacon, Change, Context, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
+from .content import Captured
 from .ids import ConnId, DocId, Dot, DotSet, Version
-from .replica import Captured
 
 __all__ = [
     "Ack",

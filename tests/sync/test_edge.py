@@ -7,12 +7,12 @@ import pytest
 from sync import limits, wire
 from sync.change import Beacon, Change, Logged, Merged, RepairAsk
 from sync.closing import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_GAP
+from sync.content import Captured
 from sync.document import Document
 from sync.edge import Edge, EdgeStep
 from sync.errors import DocumentBroken
 from sync.ids import ConnId, DocId, Dot, DotSet, Origin, Version, parse_document_id
 from sync.presence import encode_awareness
-from sync.replica import Captured
 from sync.step import PresenceOut, Send, Step
 from sync.validate import AwarenessEntry
 from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Island, Log, Sea, frame
