@@ -36,7 +36,7 @@ def edge_services(layout: Layout) -> list[tuple[str, bool]]:
     ns = layout.namespace
     streams = [layout.changes, layout.snapshots, layout.rejected, layout.events]
     streams += [f"OBJ_{layout.objects}", f"KV_{layout.leaders}"]
-    read = [layout.changes, layout.snapshots, f"OBJ_{layout.objects}"]
+    read = [layout.changes, layout.snapshots, layout.rejected, f"OBJ_{layout.objects}"]
     return [
         (f"{ns}.changes.*.*", False),
         (f"{ns}.sync.*", True),  # parts

@@ -145,6 +145,10 @@ class Bus:
     def set_witness(self, version: Version, doc: DocId, dot: Dot) -> None:
         self._keeper.set_witness(version, doc, dot)
 
+    def look_for(self, version: Version, doc: DocId) -> None:
+        """Is this place of the document in the log? Looked at now; where it is not, the log is marked."""
+        self._keeper.look_for(version, doc)
+
     def session(self) -> Session:
         """Raises BusUnreachable while the link is down."""
         return self._keeper.session()
@@ -177,6 +181,10 @@ class Bus:
     async def read_log(self, doc: DocId, after: int, before: int | None) -> list[LogEntry]:
         """All entries of the document with after < seq (< before), in order. Raises BusError."""
         return await log_reader.read_log(self.session(), doc, after, before)
+
+    async def read_unsafe(self, doc: DocId) -> set[Dot]:
+        """Changes of it that leaders have refused, since pycrdt breaks over them or dies. Raises BusError."""
+        return await log_reader.read_unsafe(self.session(), doc)
 
     async def last_seq(self) -> int:
         """The newest sequence of the whole log. Raises BusError."""

@@ -24,15 +24,17 @@ from typing import Protocol, TypeVar
 
 from sync import wire
 from sync.brink import loading
-from sync.change import Beacon, Merged, RepairAsk
+from sync.change import Beacon, Logged, Merged, RepairAsk
 from sync.compacting import refusal_of
+from sync.content import Captured
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
+from sync.lane import fold_around
 from sync.limits import COMMIT_LAZY_MS, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
 from sync.loading import document_of
 from sync.ports import StoredDocument
-from sync.replica import Captured, Replica, fold_log
+from sync.replica import Replica
 from sync.slow import Readers
 from sync.step import (
     AskSync,
@@ -438,10 +440,17 @@ class EdgeDaemon:
             log.debug("log_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
             self._do(self.machine.log_failed(doc, now_ms()))
         else:
+            unsafe: set[Dot] = set()
+            try:
+                unsafe = await self.bus.read_unsafe(doc)
+            except BusError as error:  # an account of before this was asked for may not read it
+                log.debug("rejected_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
+            passed = {one.version.seq for one in entries if isinstance(one, Logged) and one.change.dot in unsafe}
             fold: Replica | None = None
             with contextlib.suppress(DocumentBroken):  # the machine meets it too, and says so
-                work = partial(fold_log, doc, snapshot, entries, self.machine.epoch, now_ms())
+                work = partial(fold_around, doc, snapshot, entries, passed, self.machine.epoch, now_ms(), [])
                 fold = await self._loop.run_in_executor(self._reader, work)
+            entries = [entry for entry in entries if entry.version.seq not in passed]
             self._do(self.machine.logged(doc, snapshot, entries, now_ms(), fold))
 
     async def _list(self, in_log: bool) -> None:

@@ -21,6 +21,7 @@ from sync.step import (
     Emit,
     LeaderEffect,
     LoadLogged,
+    LookAtLog,
     Publish,
     Reject,
     Report,
@@ -154,10 +155,13 @@ class LeaderDaemon:
             if delivered:
                 deliveries = [Delivery(one.entry, one.consumer_seq, one.redelivered) for one in delivered]
                 self._do(self.machine.delivered(shard, deliveries, now_ms()))
-                witness = self.machine.witness
-                if witness is not None:
-                    self.bus.set_witness(*witness)
+                self._keep_witness()
                 await asyncio.sleep(0)  # one busy shard leaves room for the others
+
+    def _keep_witness(self) -> None:
+        witness = self.machine.witness
+        if witness is not None:
+            self.bus.set_witness(*witness)
 
     # --- what the machine wants --------------------------------------------------------------------------------------
     def _do(self, step: LeaderStep) -> None:
@@ -194,6 +198,8 @@ class LeaderDaemon:
                     self.bus.answer(reply, answer)
             case LoadLogged(doc, before):
                 self.tasks.spawn(self._load(self.machine, doc, before))
+            case LookAtLog(doc, version):
+                self.bus.look_for(version, doc)
             case SendBeacon(beacon):
                 self._send_beacon(beacon)
             case StoreSnapshot():
@@ -244,6 +250,7 @@ class LeaderDaemon:
             step = machine.logged(doc, snapshot, entries, now_ms())
         if machine is self.machine:
             self._do(step)
+            self._keep_witness()
 
     async def _hear_of_deaths(self) -> None:
         """What has ended another leader twice ends this one not at all: both refuse it. Once a log. Raises BusError."""

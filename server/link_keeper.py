@@ -90,6 +90,7 @@ class LinkKeeper:
         self._link: NatsLink | None = None
         self._session: Session | None = None
         self._witness: Witness | None = None
+        self._doubted: tuple[Version, DocId] | None = None
         self._epoch_known: int | None = None
         self._was_up = False
         self._cut_until = 0.0
@@ -126,6 +127,13 @@ class LinkKeeper:
 
     def look_now(self) -> None:
         """Something looks as if the log had been replaced."""
+        self._look_now.set()
+
+    def look_for(self, version: Version, doc: DocId) -> None:
+        """Somebody stands at this place of the document, and it was not read: a witness that knows no dot."""
+        have = self._doubted
+        if have is None or have[0].epoch != version.epoch or have[0].seq < version.seq:
+            self._doubted = (version, doc)
         self._look_now.set()
 
     @property
@@ -212,18 +220,22 @@ class LinkKeeper:
 
     async def _judge(self, link: NatsLink, state: LogState, witness: Witness | None) -> tuple[LogState, bool]:
         intact = self._epoch_known in (None, state.epoch)
-        if witness is not None:
-            version, doc, dot = witness
-            if version.epoch != state.epoch:
-                intact = False
-            elif not await self._still_there(link, state, version, doc, dot):
-                log.error("log_rolled_back epoch=%x seq=%d doc=%s", version.epoch, version.seq, named(doc))
-                try:
-                    epoch = await raise_epoch(link, self._layout)
-                except BusRefused:
-                    epoch = await ask_stamp(link, self._layout, witness)
-                state = replace(state, epoch=epoch)
-                intact = False
+        doubted, self._doubted = self._doubted, None
+        if witness is not None and witness[0].epoch != state.epoch:
+            intact = False
+        places = (witness, None if doubted is None else (*doubted, None))
+        for version, doc, dot in filter(None, places):
+            if version.epoch != state.epoch or await self._still_there(link, state, version, doc, dot):
+                continue
+            log.error("log_rolled_back epoch=%x seq=%d doc=%s", version.epoch, version.seq, named(doc))
+            try:
+                epoch = await raise_epoch(link, self._layout)
+            except BusRefused:
+                if dot is None:
+                    raise BusUnreachable("the log was rolled back, and this node may not mark it") from None
+                epoch = await ask_stamp(link, self._layout, (version, doc, dot))
+            state = replace(state, epoch=epoch)
+            intact = False
         if not intact:
             self._witness = None
         return state, intact
@@ -233,7 +245,10 @@ class LinkKeeper:
         state = await read_log_state(link, self._layout)
         return state is not None and await self._still_there(link, state, *witness)
 
-    async def _still_there(self, link: NatsLink, state: LogState, version: Version, doc: DocId, dot: Dot) -> bool:
+    async def _still_there(
+        self, link: NatsLink, state: LogState, version: Version, doc: DocId, dot: Dot | None
+    ) -> bool:
+        """`dot` None: a change of this document, whichever."""
         if version.seq > state.last_seq:
             return False
         found = await message_headers(link, self._layout.changes, version.seq)
@@ -241,7 +256,7 @@ class LinkKeeper:
             return False
         subject, headers = found
         wanted = self._layout.change(shard_of(doc, state.shards), doc)
-        return subject == wanted and headers.get("Skerry-Dot") == str(dot)
+        return subject == wanted and (dot is None or headers.get("Skerry-Dot") == str(dot))
 
     def _up(self, link: NatsLink, state: LogState, intact: bool) -> None:
         self._session = session = Session(link, self._layout, state.epoch, state.shards, state.replicas)
@@ -285,6 +300,12 @@ class LinkKeeper:
         known = self._session
         if state is None or known is None or state.epoch != known.epoch:
             return True
+        if self._doubted is not None:
+            version, doc = self._doubted
+            if version.epoch == state.epoch and not await self._still_there(link, state, version, doc, None):
+                return True
+            if self._doubted == (version, doc):
+                self._doubted = None
         return witness is not None and witness[0].epoch == state.epoch and witness[0].seq > state.last_seq
 
     def _fail(self, error: BaseException) -> None:

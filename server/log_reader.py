@@ -22,14 +22,17 @@ from nats.aio.msg import Msg
 from sync.change import LogEntry, Logged, Snapshot, Unreadable
 from sync.errors import BusError, BusUnreachable, InvalidDocumentId, InvalidInput, StreamDiffers
 from sync.headers import decode_change, decode_snapshot, encode_snapshot, parse_version
-from sync.ids import DocId, Version, from_subject_token, shard_of
+from sync.ids import DocId, Dot, Version, from_subject_token, shard_of
+from sync.lane import BREAKS
 from sync.limits import MESSAGE_HEADROOM_BYTES
+from sync.text import parse_dot
 
 from .log import named, scrubbed
+from .record import KILLS
 from .session import OBJECT_HEADER, ObjectMissing, Session, StoredMessage
 from .streams import ApiError, api, place_of, subjects_of, total_of
 
-__all__ = ["Delivered", "LogConsumer", "list_documents", "load_snapshot", "read_log", "store_snapshot"]
+__all__ = ["Delivered", "LogConsumer", "list_documents", "load_snapshot", "read_log", "read_unsafe", "store_snapshot"]
 
 log = logging.getLogger("skerry.bus")
 
@@ -81,6 +84,19 @@ async def read_log(session: Session, doc: DocId, after: int, before: int | None)
     async for message in session.stored(session.layout.changes, subject, after, before):
         entries.append(await entry_of(session, doc, message))
     return entries
+
+
+async def read_unsafe(session: Session, doc: DocId) -> set[Dot]:
+    """Changes of the document that leaders have refused for what pycrdt does over them. Raises BusError.
+
+    Whatever else is refused, whoever folds the log refuses too.
+    """
+    found: set[Dot] = set()
+    async for message in session.stored(session.layout.rejected, session.layout.of("rejected", doc), 0):
+        if message.headers.get("Skerry-Reason", "").startswith((KILLS, BREAKS)):
+            with contextlib.suppress(InvalidInput):
+                found.add(parse_dot(message.headers.get("Skerry-Dot", "")))
+    return found
 
 
 async def list_documents(session: Session) -> dict[DocId, int]:

@@ -8,9 +8,9 @@ once more behind the state, in the commit that brings it.
 from __future__ import annotations
 
 from .company import Out
+from .content import Captured
 from .errors import DocumentBroken, InvalidUpdate
 from .hosted import Compaction, Hosted
-from .replica import Captured
 from .step import AppendUpdate, Compact, Report, Verify
 from .writing import Writing
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .change import Change, Context, RepairAsk
+from .content import Captured
 from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import COMPACT_BYTES, COMPACT_ROWS, LOOK_MS
 from .ports import StoredDocument
 from .presence import Presence
-from .replica import Captured, Replica, Taken
+from .replica import Replica, Taken
 from .tracking import Tracking
 from .validate import AwarenessEntry, Shape
 
@@ -127,7 +128,7 @@ class Hosted:
     checked_ms: int = 0
     """When the leader last said something of this document that fitted."""
     told: Version | None = None
-    """Newest version that a broadcast named: an older answer says nothing about what the leader lacks."""
+    """Newest version that a broadcast of this link named: an older answer says nothing about what the leader lacks."""
     asker: Replica | None = None
     """Whose state vector the open question names: the answer says nothing to a replica that was read anew."""
     replace: str = ""

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from .change import Context, LogEntry, Logged, Snapshot, SyncAsk
 from .errors import DocumentBroken
+from .folding import fold_entries, fold_log
 from .ids import DocId, Dot, DotSet, Version
 from .limits import DOT_RANGES_MAX
-from .replica import Replica, fold_entries, fold_log
+from .replica import Replica
 
 __all__ = ["BREAKS", "Lane", "first_breaker", "fold_around"]
 

@@ -23,9 +23,10 @@ from . import limits
 from .change import Beacon, Change, Context, LogEntry, Logged, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .document import merge
 from .errors import DocumentBroken, InvalidUpdate
+from .folding import fold_entry
 from .ids import DocId, Dot, DotSet, Origin, Version
 from .lane import BREAKS, Lane, first_breaker, fold_around
-from .replica import Replica, Taken, Verdict, fold_entry
+from .replica import Replica, Taken, Verdict
 from .settling import Settling
 from .step import (
     AnswerSync,
@@ -33,6 +34,7 @@ from .step import (
     Broadcast,
     LeaderEffect,
     LoadLogged,
+    LookAtLog,
     Publish,
     Reject,
     Report,
@@ -70,7 +72,7 @@ class Leader:
         self.settings = settings
         self.epoch = 0
         self.witness: tuple[Version, DocId, Dot] | None = None
-        """The newest change that was delivered: shows a log that was rolled back."""
+        """The newest change that was delivered or read: shows a log that was rolled back."""
         self.merged_count = 0
         self.rejected_count = 0
         self.lanes: dict[DocId, Lane] = {}
@@ -216,6 +218,7 @@ class Leader:
             lane.load_after_ms = now_ms + limits.RETRY_MS_MAX
             return Step(tuple(out))
         replica = lane.replica
+        self._witness_of(entries)
         lane.whole = False
         lane.sent = replica.version
         lane.snapshot = snapshot.version if snapshot is not None and snapshot.version.epoch == self.epoch else None
@@ -243,6 +246,14 @@ class Leader:
                 self._answer(lane, ask, reply, out)
         return Step(tuple(out))
 
+    def _witness_of(self, entries: Sequence[LogEntry]) -> None:
+        """What was read is answered, and edges come that far: the log must have it as long as they do."""
+        newest = next((entry for entry in reversed(entries) if isinstance(entry, Logged)), None)
+        if newest is None or newest.version.epoch != self.epoch:
+            return
+        if self.witness is None or newest.version > self.witness[0]:
+            self.witness = (newest.version, newest.change.doc, newest.change.dot)
+
     def _fold_loaded(
         self, lane: Lane, snapshot: Snapshot | None, entries: Sequence[LogEntry], now_ms: int, out: Out
     ) -> Replica:
@@ -260,7 +271,7 @@ class Leader:
                 if breaker is None:
                     raise
                 lane.poison.add(breaker.version.seq)
-                self._reject(breaker, str(error), out)
+                self._reject(breaker, f"{BREAKS}: {error}", out)
 
     def _remember_gap(self, lane: Lane, replica: Replica, entries: Sequence[LogEntry]) -> None:
         """What is set aside, and what was broadcast at the held version before this load. Invariant 4."""
@@ -511,6 +522,8 @@ class Leader:
         except DocumentBroken as error:
             self._broken(lane, str(error), out)
             return
+        if ask.version is not None and ask.version.epoch == self.epoch and ask.version.seq > replica.read:
+            out.append(LookAtLog(lane.doc, ask.version))  # its log was read anew (`sync_asked`), or is being read
         version = replica.version or Version(self.epoch, 0)
         dots, rejected = replica.dots.copy(), lane.rejected.copy()
         rejected.trim(_REJECTED_RANGES_MAX)

@@ -1,7 +1,7 @@
 """The link and the outbox: the half of an edge that knows what of its own has yet to reach the log and the leader.
 
 Room: rows of the outbox from the commit to the leader's merge, and the link that comes and goes. What the leader says
-otherwise is `sync.edge`'s, which is built on this; what is on its way right now is `sync.shipping`'s.
+otherwise is `sync.following`'s, which is built on this; what is on its way right now is `sync.shipping`'s.
 
 Invariants:
 1. A change is published only when it is committed (law 2).
@@ -122,6 +122,7 @@ class Outbox:
             self._void(doc, dot)
         for host in self._serving.hosted.values():
             host.acked.clear()
+            host.told = None
             host.heals = host.heal_after_ms = 0
             host.suspect = bool(len(host.unmerged))
             host.failures = 0

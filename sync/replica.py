@@ -1,6 +1,7 @@
-"""One document's truth: clocks, gate, apply, version, early updates.
+"""One document's truth: the gate, early updates, and how far it has come in the log.
 
 Room: edge, leader and client each hold a Replica per open document; it knows nothing of connections, shards or disks.
+What it holds is `sync.content`'s, below it; folding a whole log is `sync.folding`'s, above it.
 
 Invariants:
 1. Only what the gate calls NEW reaches pycrdt; EARLY waits here, bounded, and is judged again when something was taken.
@@ -12,37 +13,21 @@ Invariants:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from .brink import Doing, present
-from .change import LogEntry, Logged, Snapshot
-from .clash import asked_for, overlaps, probing, refuse_clash
-from .document import Document, Ranges, decode_snapshot_bytes, digest_of, encode_clocks
+from .clash import asked_for, overlaps, refuse_clash
+from .content import Content
+from .document import Document, encode_clocks
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
-from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX, NESTING_MAX, SLICE_BYTES, SLICE_STRUCTS
-from .loading import apply_in_order, document_of
-from .nesting import Places, named_at_most, refuse_depth
-from .slices import cut
+from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX
 from .token import Token
-from .validate import Shape, check_update
+from .validate import Shape
 
-__all__ = [
-    "Early",
-    "covers",
-    "document_of",
-    "fold_entries",
-    "fold_entry",
-    "fold_log",
-    "Judgement",
-    "Replica",
-    "Taken",
-    "Verdict",
-]
+__all__ = ["Early", "Judgement", "Replica", "Taken", "Verdict", "covers"]
 
 
 class Verdict(Enum):
@@ -82,50 +67,14 @@ class Taken(NamedTuple):
     """Early ones whose turn came and that cannot be, and why: their senders have to be told."""
 
 
-_T = TypeVar("_T")
 _NEW = Judgement(Verdict.NEW)
 _SEEN = Judgement(Verdict.SEEN)
 _TAKEN_SEEN = Taken(Verdict.SEEN)
 _TAKEN_EARLY = Taken(Verdict.EARLY)
-_NONE_PASSED: Mapping[int, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """A document's state, and what it has to load to."""
-
-    doc: DocId
-    state: bytes
-    snapshot: bytes
-
-    def verify(self) -> None:
-        """Raises InvalidUpdate, or DocumentBroken where it does not load to the same document. Pure."""
-        check_update(self.state)
-        if Document(self.state).digest() != digest_of(*decode_snapshot_bytes(self.snapshot)):
-            raise DocumentBroken(f"{self.doc}: its state does not load to the same digest; nothing is replaced")
-
-
-class Replica:
-    __slots__ = (
-        "_brink",
-        "_deleted",
-        "_document",
-        "_guarded",
-        "_held",
-        "_named",
-        "_passed",
-        "_places",
-        "_suspected",
-        "_unapplied",
-        "clocks",
-        "doc",
-        "dots",
-        "early",
-        "early_bytes",
-        "read",
-        "unapplied_bytes",
-        "version",
-    )
+class Replica(Content):
+    __slots__ = ("_guarded", "_held", "_passed", "dots", "early", "early_bytes", "read", "version")
 
     def __init__(
         self,
@@ -137,13 +86,11 @@ class Replica:
         guarded: bool = False,
         document: Document | None = None,
     ) -> None:
-        """From what is stored: trusted bytes in commit order. Raises DocumentBroken where pycrdt refuses them.
-
-        `document`: what `document_of` made of them, elsewhere; it is this replica's from now on.
+        """Of what is stored (`Content`). Raises DocumentBroken where pycrdt refuses it.
 
         `guarded`: what comes again is compared with what is here (`sync.clash`); `take` raises ClientIdClash.
         """
-        self.doc = doc
+        super().__init__(doc, state, updates, document)
         self._guarded = guarded
         self.version = version
         self.read = version.seq if version else 0
@@ -151,21 +98,6 @@ class Replica:
         self.dots = dots if dots is not None else DotSet()
         self.early: list[Early] = []
         self.early_bytes = 0
-        self._brink = present()
-        self._suspected = self._brink.suspects(doc)
-        self._brink.enter(doc, Doing.LOAD)
-        try:
-            self._document = document_of(state, updates) if document is None else document
-        finally:
-            self._brink.leave()
-        self.clocks = self._document.clocks()
-        self._unapplied: list[bytes] = []
-        self.unapplied_bytes = 0
-        """Of broadcasts, since something was applied: whoever only listens has to call `materialise` now and then."""
-        self._deleted: Ranges | None = None
-        self._named: int | None = None if self.clocks else 0
-        """Structs that named a type as their parent: at most so many. None: what was loaded was not looked at."""
-        self._places: Places | None = None
         self._held: dict[int, tuple[Sequence[Dot], DotSet]] = {}
         self._passed: list[int] = []
 
@@ -236,39 +168,6 @@ class Replica:
         released, refused = self._release(updates)
         return Taken(Verdict.NEW, tuple(updates), "", released, refused)
 
-    def _look_at_depth(self, update: bytes, names: int) -> None:
-        """Raises InvalidUpdate (`sync.nesting`)."""
-        if self._places is None:
-            if self._named is None:
-                state = self._peek()
-                if state is None:
-                    return
-                self._named = named_at_most(state)
-            if self._named + names <= NESTING_MAX:
-                return
-        elif self._places.deepest(update) <= NESTING_MAX:
-            return
-        state = self._peek()
-        if state is None:
-            return
-        self._places = Places(state)
-        if self._places.deepest(update) > NESTING_MAX:
-            raise refuse_depth()
-
-    def check_depth(self, update: bytes, shape: Shape) -> None:
-        """What `take` would refuse, also where the CRDT has it already: a client's own edit. Raises InvalidUpdate."""
-        if shape.names:
-            self._look_at_depth(update, shape.names)
-
-    def _peek(self) -> bytes | None:
-        """The whole state; None where pycrdt breaks, which is dealt with by whoever materialises next."""
-        updates = self._unapplied
-        try:
-            return self._read(Document.state)
-        except DocumentBroken:
-            self._unapplied = updates
-            return None
-
     def _compare(self, update: bytes, shape: Shape) -> None:
         """Raises ClientIdClash."""
         window = overlaps(shape, self.clocks)
@@ -297,40 +196,6 @@ class Replica:
         updates = [self.diff(before)]
         released, refused = self._release(updates)
         return Taken(Verdict.NEW, tuple(updates), clash, released, refused)
-
-    def _accept(self, update: bytes, shape: Shape) -> None:
-        """Raises InvalidUpdate where its structs wait for each other; then nothing has changed."""
-        clocks = self.clocks
-        pieces = cut(update, clocks) if shape.joins > SLICE_STRUCTS else None
-        for client, _, following in shape.brings:
-            if following > clocks.get(client, 0):
-                clocks[client] = following
-        if shape.deletes and self._deleted is not None:
-            for client, first, following in shape.deletes:
-                _add_range(self._deleted.setdefault(client, []), first, following)
-        if shape.names and self._named is not None:
-            self._named += shape.names
-        if pieces is None:
-            self._unapplied.append(update)
-        else:
-            self._unapplied += pieces
-        if self._places is not None:
-            self._places.add(update)
-        if self._suspected:
-            self._apply_alone(update, shape)
-
-    def _apply_alone(self, update: bytes, shape: Shape) -> None:
-        """A batch has ended the process: one by one, and read too, since some kill only then. Text alone cannot."""
-        waiting = self._unapplied
-        try:
-            self.materialise()
-            if shape.typed is None:
-                self._brink.enter(self.doc, Doing.APPLY, (update,))
-                self._document.state()
-                self._document.digest()
-                self._brink.leave()
-        except DocumentBroken:
-            self._unapplied = waiting  # whoever materialises next meets it again, and deals with it
 
     def _set_aside(self, arrival: Early) -> None:
         if any(held.update == arrival.update and held.seq == arrival.seq for held in self.early):
@@ -445,164 +310,9 @@ class Replica:
             self.version = version
         return taken, False
 
-    # --- the CRDT ----------------------------------------------------------------------------------------------------
-    def materialise(self) -> Document:
-        """Apply what was taken, in one piece. Raises DocumentBroken: then discard the replica."""
-        if self._unapplied:
-            updates, self._unapplied, self.unapplied_bytes = self._unapplied, [], 0
-            self._brink.enter(self.doc, Doing.APPLY, updates)
-            try:
-                apply_in_order(self._document, updates)
-            finally:
-                self._brink.leave()
-        return self._document
-
-    def watched(self, updates: Sequence[bytes], work: Callable[[], _T]) -> _T:
-        """Do what pycrdt does with these before they are applied: merge them. On record meanwhile."""
-        self._brink.enter(self.doc, Doing.APPLY, updates)
-        try:
-            return work()
-        finally:
-            self._brink.leave()
-
-    def _read(self, read: Callable[[Document], _T]) -> _T:
-        document = self.materialise()
-        self._brink.enter(self.doc, Doing.READ)
-        try:
-            return read(document)
-        finally:
-            self._brink.leave()
-
-    def joined(self, updates: Sequence[bytes], whole: bytes) -> None:
-        """`whole` is these updates in one: where they are all that waits to be applied, it is applied instead.
-
-        Not where they are many: in one piece they would cost pycrdt more (`sync.slices`).
-        """
-        if len(whole) <= SLICE_BYTES and self._unapplied == updates:
-            self._unapplied = [whole]
-
-    @property
-    def unapplied_count(self) -> int:
-        return len(self._unapplied)
-
-    def state_vector(self) -> bytes:
-        return self.materialise().state_vector()
-
-    def probe(self, shared: dict[int, int]) -> bytes:
-        """A state vector that asks for the last of what is shared as well (`sync.clash`)."""
-        return encode_clocks(probing(self.clocks, shared))
-
-    def diff(self, state_vector: bytes) -> bytes:
-        return self._read(lambda document: document.diff(state_vector))
-
-    def digest(self) -> str:
-        return self._read(Document.digest)
-
-    def capture(self) -> Captured:
-        """The whole state as it is now, not yet verified. Raises DocumentBroken."""
-        document = self.materialise()
-        if document.clocks() != {client: clock for client, clock in self.clocks.items() if clock}:
-            raise DocumentBroken(f"{self.doc}: pycrdt holds other clocks than were taken; rebuild it")
-        return Captured(self.doc, self._read(Document.state), self._read(Document.snapshot))
-
-    def verified_state(self) -> bytes:
-        """The whole state, after a fresh document has loaded it and has the same digest (DESIGN.md section 4).
-
-        Raises DocumentBroken where it does not, and InvalidUpdate: nothing may be replaced by it.
-        """
-        captured = self.capture()
-        self._read(lambda _: captured.verify())
-        return captured.state
-
-    def _deleted_already(self, shape: Shape) -> bool:
-        if self._deleted is None:
-            self._deleted = self._read(Document.deleted)
-        deleted = self._deleted
-        return all(_covered(deleted.get(client, ()), first, following) for client, first, following in shape.deletes)
-
-
-def _covered(spans: Sequence[tuple[int, int]], first: int, following: int) -> bool:
-    at = bisect_right(spans, (first, 1 << 62)) - 1
-    return at >= 0 and spans[at][0] <= first and following <= spans[at][1]
-
-
-def _add_range(spans: list[tuple[int, int]], first: int, following: int) -> None:
-    """Keep `spans` ascending, disjoint and non-adjacent."""
-    at = bisect_right(spans, (first, 1 << 62))
-    if at and spans[at - 1][1] >= first:
-        at -= 1
-        first = spans[at][0]
-        following = max(following, spans[at][1])
-    end = at
-    while end < len(spans) and spans[end][0] <= following:
-        following = max(following, spans[end][1])
-        end += 1
-    spans[at:end] = [(first, following)]
-
 
 def covers(replica: Replica, token: Token) -> bool:
     """Whether this replica has seen what the token stands for: by version, or by the write's own dot."""
     if token.dot is not None and token.dot in replica.dots:
         return True
     return token.version is not None and replica.version is not None and replica.version.covers(token.version)
-
-
-def fold_log(
-    doc: DocId,
-    snapshot: Snapshot | None,
-    entries: Sequence[LogEntry],
-    epoch: int,
-    now_ms: int,
-    refused: list[tuple[LogEntry, str]] | None = None,
-) -> Replica:
-    """The document as the log has it: its snapshot, where it is of this epoch, and the changes after it in order.
-
-    Whoever folds the same log gets the same replica at the same version. A change that cannot be is passed, and goes
-    into `refused` with the reason. Raises DocumentBroken.
-    """
-    if snapshot is not None and snapshot.version.epoch == epoch:
-        replica = Replica(doc, snapshot.state, (), snapshot.version, snapshot.dots.copy(), guarded=True)
-    else:
-        replica = Replica(doc, version=Version(epoch, 0), guarded=True)
-    fold_entries(replica, entries, now_ms, refused if refused is not None else [])
-    replica.materialise()
-    return replica
-
-
-def fold_entries(
-    replica: Replica,
-    entries: Sequence[LogEntry],
-    now_ms: int,
-    refused: list[tuple[LogEntry, str]],
-    passed: Mapping[int, str] = _NONE_PASSED,
-) -> None:
-    """Fold what is behind the replica's place, in order; `passed`: places of the log that are refused, and why."""
-    by_seq: dict[int, LogEntry] = {}
-    for entry in entries:
-        seq = entry.version.seq
-        if seq <= replica.read:
-            continue
-        by_seq[seq] = entry
-        if seq in passed:
-            taken, reason = replica.pass_over(entry.version), passed[seq]
-        else:
-            taken, reason = fold_entry(replica, entry, now_ms)
-        if reason:
-            refused.append((entry, reason))
-        refused += [(by_seq[early.seq], why) for early, why in taken.refused if early.seq in by_seq]
-
-
-def fold_entry(replica: Replica, entry: LogEntry, now_ms: int) -> tuple[Taken, str]:
-    """Fold one message of the log; the second value is why it was refused, or empty."""
-    if isinstance(entry, Logged):
-        change = entry.change
-        try:
-            shape = check_update(change.update)
-            if change.dot in replica.dots and all(replica.dots.holds(*span) for span in change.covers.ranges()):
-                return replica.pass_over(entry.version), ""
-            return replica.take_logged(entry.version, (change.dot,), change.covers, change.update, shape, now_ms), ""
-        except (InvalidUpdate, LimitReached) as error:
-            reason = str(error)
-    else:
-        reason = entry.reason
-    return replica.pass_over(entry.version), reason

@@ -22,6 +22,7 @@ from . import compacting, extension, limits, wire
 from .change import Change, Context
 from .closing import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_CLIENT_ID, CLOSE_GAP, CLOSE_LIMIT
 from .company import Out
+from .content import Captured
 from .document import merge
 from .errors import (
     ClientIdClash,
@@ -36,7 +37,7 @@ from .hosted import Answered, Flushed, Hosted, Pending, replica_of
 from .ids import ConnId, DocId, Dot, Origin
 from .ports import StoredDocument
 from .pressure import Pressure
-from .replica import Captured, Replica, Taken, Verdict
+from .replica import Replica, Taken, Verdict
 from .step import (
     Close,
     Commit,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from .change import Beacon, Change, Context, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
+from .content import Captured
 from .ids import ConnId, DocId, Dot, DotSet, Version
-from .replica import Captured
 
 __all__ = [
     "Ack",
@@ -35,6 +35,7 @@ __all__ = [
     "ListDocuments",
     "Load",
     "LoadLogged",
+    "LookAtLog",
     "MarkShipped",
     "PresenceOut",
     "Publish",
@@ -226,6 +227,17 @@ class LoadLogged:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtLog:
+    """An edge stands at this place of the log, and the log was read and ends before it: is it there still?
+
+    Where it is not, the log has lost its tail, and is marked; no answer is needed.
+    """
+
+    doc: DocId
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
 class Broadcast:
     merged: Merged
 
@@ -299,6 +311,7 @@ EdgeEffect = (
 
 LeaderEffect = (
     LoadLogged
+    | LookAtLog
     | Broadcast
     | Ack
     | AnswerSync

@@ -373,6 +373,8 @@ class Cluster:
         self.nats = NatsNode("nats", directory, directory / "nats-data")
         self.leader: Node | None = None
         self.edges: dict[str, Node] = {}
+        self.way: str | None = None
+        """Where edges that are added reach NATS; None: where it is."""
         self._names = tuple(edges)
         self._wants_leader = leader
         self._wants_nats = nats
@@ -417,7 +419,7 @@ class Cluster:
 
     def add_edge(self, name: str, *, start: bool = True) -> Node:
         command = ["edge", "--name", name, "--data", str(self.directory / f"{name}-data"), "--listen", "{listen}"]
-        command += ["--nats", self.nats.url]
+        command += ["--nats", self.way or self.nats.url]
         for pin in self._pins.get(name, ()):
             command += ["--pin", pin]
         node = self.edges[name] = Node("edge", name, self.directory, command)

@@ -24,16 +24,16 @@ from tests.processes import Cluster, Node
 PLAN = DocId("notes/plan")
 
 STRICT = """
-import sync.replica
+import sync.folding
 from sync.errors import InvalidUpdate
-check = sync.replica.check_update
+check = sync.folding.check_update
 
 def strict(update):
     if b"forbidden" in update:
         raise InvalidUpdate("update: forbidden here")
     return check(update)
 
-sync.replica.check_update = strict
+sync.folding.check_update = strict
 """
 """Makes a leader that has a rule its edges do not know, as one of another release may have."""
 

@@ -184,7 +184,7 @@ def test_a_leader_dies_twice_of_a_change_and_then_every_leader_refuses_it(tmp_pa
             second.kill()
             second.program = PROGRAM
             second.start()
-            cluster.settle(OTHER)  # it leads: an edge that asks nobody folds the log itself, with what was refused
+            cluster.settle(OTHER)  # it leads
             with Peer(cluster["b"], DOC) as cyd:
                 cyd.wait_synced()
                 cyd.append("on ")
@@ -193,6 +193,28 @@ def test_a_leader_dies_twice_of_a_change_and_then_every_leader_refuses_it(tmp_pa
             assert second.running
         finally:
             second.end()
+
+
+def test_an_edge_without_a_leader_passes_over_what_leaders_died_of(tmp_path: Path) -> None:
+    with Cluster(tmp_path, ["a", "b"]) as cluster:
+        leader = cluster.leader
+        assert leader is not None
+        leader.stop()
+        leader.program = PROGRAM
+        leader.start()
+        with Peer(cluster["a"], DOC) as ada:
+            ada.wait_synced()
+            ada.append("good ")
+            ada.wait_acknowledged()
+            wait_for(lambda: cluster["a"].outbox_count() == 0, 30, "the leader has merged it")
+            ada.append("kills-leader ")
+            ada.wait_acknowledged()
+            deaths_until(leader, lambda: rejected(cluster), "the change is rejected")
+        leader.stop()
+
+        with Peer(cluster["b"], DOC) as ben:
+            wait_for(lambda: seen(ben).read(), 30, "an edge that nobody answers reads the log itself")
+            assert ben.read() == "good "
 
 
 def rejected(cluster: Cluster) -> list[dict[str, str]]:

@@ -6,24 +6,67 @@ there afterwards is there because the place that said "safe" has kept it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+import nats
 import pytest
 
+from server.streams import Layout
 from tests.processes import ROOT, Cluster, record, wait_for
+from tests.proxy import Proxy
 
 STAGES = ("own", "edge", "log", "merged")
 NOWHERE = "ws://127.0.0.1:9"  # nobody listens on the port for discarding
 BACK_S_MAX = 60.0
+
+
+class Hole:
+    """A proxy that can swallow every packet, both ways, in a thread of its own."""
+
+    def __init__(self, proxy: Proxy, loop: asyncio.AbstractEventLoop) -> None:
+        self._proxy = proxy
+        self._loop = loop
+        self.url = proxy.url
+
+    @property
+    def accepted_count(self) -> int:
+        return self._proxy.accepted_count
+
+    def swallow(self) -> None:
+        self._loop.call_soon_threadsafe(self._proxy.swallow)
+
+    def heal(self) -> None:
+        self._loop.call_soon_threadsafe(self._proxy.heal)
+
+
+@contextmanager
+def hole_before(url: str) -> Iterator[Hole]:
+    found = urlsplit(url)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    proxy = Proxy(str(found.hostname), int(found.port or 0))
+    try:
+        asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(10)
+        try:
+            yield Hole(proxy, loop)
+        finally:
+            asyncio.run_coroutine_threadsafe(proxy.__aexit__(None, None, None), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
 
 
 @dataclass
@@ -32,6 +75,10 @@ class Story:
 
     cluster: Cluster
     path: Path
+    hole: Hole | None = None
+    """On the way of both edges to NATS."""
+    fills: bool = False
+    """Nothing but a full log keeps the edit at `edge` from coming further."""
 
     def store(self, stage: str) -> Path:
         return self.path / f"{stage}.db"
@@ -65,6 +112,11 @@ class Story:
         for stage in reversed(STAGES):
             if stage == "log":
                 leader.kill()
+            elif stage == "edge" and self.hole is not None:
+                assert a.link() == "up"
+                self.hole.swallow()  # the edge publishes into it, and has yet to notice
+            elif stage == "edge" and self.fills:
+                limit_log(self, full=True)
             elif stage == "edge":
                 a.cut(600)
                 a.wait_link("cut")
@@ -76,9 +128,13 @@ class Story:
     def mend(self) -> None:
         """Everything runs, is linked, and has shipped what it has."""
         cluster = self.cluster
+        if self.fills:
+            limit_log(self, full=False)
         for node in cluster.nodes():
             if not node.running:
                 node.start()
+        if self.hole is not None:
+            self.hole.heal()
         for edge in cluster.edges.values():
             if edge.link() == "cut":
                 edge.cut(0.1)
@@ -141,6 +197,17 @@ def link(story: Story) -> None:
         edge.wait_link("cut")
 
 
+def black_hole(story: Story) -> None:
+    """Has swallowed for a while already; no connection ends by it, and it takes every new one as well."""
+    for edge in story.cluster.edges.values():
+        edge.wait_link("down", 30)
+    assert story.hole is not None
+    accepted = story.hole.accepted_count
+    wait_for(lambda: story.hole is not None and story.hole.accepted_count > accepted, 20, "somebody tries again")
+    assert {edge.link() for edge in story.cluster.edges.values()} == {"down"}
+    assert story.cluster["a"].outbox_count() == 2, "what is at `edge` alone, and what no leader has merged"
+
+
 def leaders_process(story: Story) -> None:
     """Has happened already; another one comes."""
     story.cluster.leader = story.cluster.add_leader("second")
@@ -160,6 +227,30 @@ def brokers_disk_rolled_back(story: Story) -> None:
     story.cluster.nats.kill()
     shutil.rmtree(story.cluster.nats.jetstream)
     shutil.copytree(story.path / "older-jetstream", story.cluster.nats.jetstream)
+
+
+def brokers_disk_full(story: Story) -> None:
+    """Has happened already: the log takes nothing more, and an edge that has something for it says so."""
+    a = story.cluster["a"]
+    wait_for(lambda: "log_refuses" in a.errors(), BACK_S_MAX, "a is told that the log is full")
+    assert a.outbox_count() == 2, "what is at `edge` alone, and what no leader has merged"
+
+
+def limit_log(story: Story, *, full: bool) -> None:
+    """As if the log's disk had no room beyond what is there, or again had some."""
+
+    async def limit() -> None:
+        client = await nats.connect(story.cluster.nats.url)
+        try:
+            stream = Layout("skerry").changes
+            info = json.loads((await client.request(f"$JS.API.STREAM.INFO.{stream}")).data)
+            config = info["config"] | {"max_bytes": info["state"]["bytes"] if full else -1}
+            done = await client.request(f"$JS.API.STREAM.UPDATE.{stream}", json.dumps(config).encode())
+            assert "error" not in json.loads(done.data), done.data
+        finally:
+            await client.close()
+
+    asyncio.run(limit())
 
 
 def every_process(story: Story) -> None:
@@ -183,10 +274,12 @@ FAILURES: dict[str, tuple[Callable[[Story], None], frozenset[str]]] = {
     "edge-disk-copied": (edges_disk_copied, ALL),
     "every-edge-disk": (every_edges_disk, ALL - {"edge"}),
     "link": (link, ALL),
+    "black-hole": (black_hole, ALL),
     "leader-process": (leaders_process, ALL),
     "broker-process": (brokers_process, ALL),
     "broker-disk": (brokers_disk, ALL),
     "broker-disk-rolled-back": (brokers_disk_rolled_back, ALL),
+    "broker-full": (brokers_disk_full, ALL),
     "every-process": (every_process, ALL),
     "edge-and-broker-disk": (edges_and_brokers_disk, ALL - {"edge", "log"}),
 }
@@ -196,8 +289,14 @@ FAILURES: dict[str, tuple[Callable[[Story], None], frozenset[str]]] = {
 @pytest.mark.parametrize("failure", FAILURES)
 def test_what_is_safe_at_a_stage_outlives(tmp_path: Path, failure: str) -> None:
     fail, kept = FAILURES[failure]
-    with Cluster(tmp_path, pins={"b": ["*"]}) as cluster:
-        story = Story(cluster, tmp_path)
+    holed = failure == "black-hole"
+    with Cluster(tmp_path, () if holed else ("a", "b"), pins={"b": ["*"]}) as cluster, ExitStack() as stack:
+        story = Story(cluster, tmp_path, fills=failure == "broker-full")
+        if holed:
+            story.hole = stack.enter_context(hole_before(cluster.nats.url))
+            cluster.way = story.hole.url
+            for name in ("a", "b"):
+                cluster.add_edge(name)
         if failure == "broker-disk-rolled-back":
             cluster.nats.keep_copy(tmp_path / "older-jetstream")
         if failure == "edge-disk-rolled-back":

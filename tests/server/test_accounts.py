@@ -17,9 +17,14 @@ from nats.aio.msg import Msg
 import client
 from server.account_commands import make_accounts
 from server.accounts import accounts_config
+from server.bus import Bus, BusConfig
+from server.record import KILLS
 from server.streams import Layout
 from sync.errors import ConfigError
+from sync.ids import DocId
+from sync.text import parse_dot
 from tests.processes import NatsNode, Node, run_cli, wait_for
+from tests.server.ear import Ear, up
 
 DOC = "notes/plan"
 LAYOUT = Layout("skerry")
@@ -120,6 +125,25 @@ def test_presence_crosses(sea: Sea, tmp_path: Path) -> None:
                     await asyncio.sleep(0.05)  # until she is seen, with a deadline
 
     asyncio.run(meet())
+
+
+def test_an_edge_reads_what_leaders_have_died_of(sea: Sea) -> None:
+    headers = {"Skerry-Dot": "7.1", "Skerry-Reason": KILLS, "Skerry-Version": "1-1"}
+
+    async def read() -> None:
+        async with user(sea, "leader") as hub:
+            subject = LAYOUT.of("rejected", DocId("notes/deadly"))
+            for more in ({}, {"Skerry-Dot": "7.2", "Skerry-Reason": "another"}, {"Skerry-Dot": "7.x"}):
+                await hub.jetstream().publish(subject, b"", headers=headers | more)
+        edge = Bus(BusConfig((sea.nats.url,), nkey=Path(sea.key("a")), name="a"), Ear())
+        await edge.start()
+        try:
+            await up(edge)
+            assert await edge.read_unsafe(DocId("notes/deadly")) == {parse_dot("7.1")}
+        finally:
+            await edge.stop()
+
+    asyncio.run(read())
 
 
 # --- an edge that turns against the others ----------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from server.nats_server import NatsServer
 from server.streams import Layout, LogState, Requester, api, read_log_state
 from sync.change import Logged
 from sync.errors import StreamDiffers
-from sync.ids import DocId
+from sync.ids import DocId, Version
 from tests.proxy import Proxy
 
 from .ear import Ear, change, published, running, until, up
@@ -285,6 +285,36 @@ def test_a_rolled_back_log_that_grew_past_the_witness_is_noticed_too(nats: NatsS
         assert later.epoch > versions[0].epoch
         assert ear.links == [(later.epoch, False)]
         await later.stop()
+
+    asyncio.run(run())
+
+
+def test_a_place_that_somebody_stands_at_and_that_is_gone_marks_the_log(nats: NatsServer, namespace: str) -> None:
+    async def run() -> None:
+        ear = Ear()
+        async with running(nats.url, namespace, ear=ear) as bus:
+            versions = await published(bus, change("a", 1), change("b", 1))
+            epoch = versions[0].epoch
+
+            bus.look_for(versions[1], DocId("b"))
+            await until(lambda: bus._keeper._doubted is None)
+            assert (ear.links, bus.epoch) == ([(epoch, True)], epoch)
+
+            bus.look_for(Version(epoch - 1, 9), DocId("b"))  # of a log that is known to be another one
+            await until(lambda: bus._keeper._doubted is None)
+            assert (ear.links, bus.epoch) == ([(epoch, True)], epoch)
+
+            bus.look_for(versions[1], DocId("a"))
+            await until(lambda: len(ear.links) == 3, seconds=8)
+            assert bus.epoch is not None
+            assert bus.epoch > epoch
+            assert ear.links[-1] == (bus.epoch, False)
+
+            bus.look_for(Version(bus.epoch, 3), DocId("a"))
+            await until(lambda: len(ear.links) == 5, seconds=8)
+            assert bus.epoch is not None
+            assert ear.links[-1] == (bus.epoch, False)
+            assert bus.witness is None
 
     asyncio.run(run())
 

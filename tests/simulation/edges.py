@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from sync.change import Beacon, Change, Merged, RepairAsk, SyncAnswer
 from sync.compacting import refusal_of
+from sync.content import Captured
 from sync.edge import Edge, EdgeSettings
 from sync.headers import encode_sync_ask
 from sync.ids import ConnId, DocId, Dot, Origin, Version
 from sync.limits import LOAD_MS_MAX, SYNC_MS_MAX
-from sync.replica import Captured
 from sync.slow import Readers
 from sync.step import (
     AskSync,

@@ -25,6 +25,7 @@ from sync.step import (
     Emit,
     LeaderEffect,
     LoadLogged,
+    LookAtLog,
     Publish,
     Reject,
     Report,
@@ -218,6 +219,9 @@ class LeaderNode:
             case AnswerSync(reply, answer):
                 world.note(self.name, f"answers for {answer.doc} at {answer.version}")
                 world.bus.answer(self, reply, answer)
+            case LookAtLog(doc, version):
+                world.note(self.name, f"misses {doc} at {version}")
+                self.uplink.look_for(version, doc)
             case AskRepair(ask):
                 world.note(self.name, f"asks for repair of {ask.doc}: {ask.missing}")
                 world.reports["repair_asked"] += 1

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sync.document import Document
-from sync.replica import Replica, fold_log
+from sync.folding import fold_log
+from sync.replica import Replica
 
 if TYPE_CHECKING:
     from sync.ids import DocId

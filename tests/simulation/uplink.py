@@ -49,6 +49,7 @@ class Uplink:
         self.session = 0
         """Grows with every change of the link: what was on its way for an older one is dropped."""
         self._acked_seq = 0
+        self._doubted: tuple[Version, DocId] | None = None
 
     # --- the process and its link ------------------------------------------------------------------------------------
     def boot(self) -> None:
@@ -109,6 +110,11 @@ class Uplink:
                 intact = False
                 log.raise_epoch()
                 self.world.note(self.name, f"raised the epoch to {log.epoch}")
+        if self._misses():
+            intact = False
+            log.raise_epoch()
+            self.world.note(self.name, f"raised the epoch to {log.epoch}, for another")
+        self._doubted = None
         epoch = log.epoch
         self.world.after(self.world.rng.randint(1, 10), lambda: self._up(session, epoch, intact))
 
@@ -127,6 +133,19 @@ class Uplink:
     def _look_later(self, session: int) -> None:
         self.world.after(self.world.rng.randint(1_000, 5_000), lambda: self._look(session, again=True))
 
+    def look_for(self, version: Version, doc: DocId) -> None:
+        """Somebody stands at this place."""
+        self._doubted = (version, doc)
+        self.look_now()
+
+    def _misses(self) -> bool:
+        """Is a place gone at which somebody stands?"""
+        if self._doubted is None or self._doubted[0].epoch != self.world.log.epoch:
+            return False
+        version, doc = self._doubted
+        found = self.world.log.message(version.seq)
+        return found is None or found.doc != doc
+
     def look_now(self) -> None:
         """Something looks wrong."""
         session = self.session
@@ -139,7 +158,7 @@ class Uplink:
         if not self.link.cut:
             log, witness = self.world.log, self.owner.witness()
             gone = witness is not None and witness[0].epoch == self.epoch and witness[0].seq > log.last_seq
-            if log.epoch != self.epoch or gone:
+            if log.epoch != self.epoch or gone or self._misses():
                 self._down()
                 return
         if again:

@@ -28,6 +28,7 @@ from sync.step import (
     ListDocuments,
     Load,
     LoadLogged,
+    LookAtLog,
     PresenceOut,
     Publish,
     ReadOutbox,
@@ -221,6 +222,7 @@ class Chair:
         self.beacons: list[SendBeacon] = []
         self.published: list[Change] = []
         self.reports: list[Report] = []
+        self.missed: list[LookAtLog] = []
         self.do(self.leader.gained(0, log.epoch, 0))
 
     def do(self, step: LeaderStep) -> None:
@@ -252,6 +254,8 @@ class Chair:
                     self.log.snapshots[snapshot.doc] = snapshot
                 case Publish(change):
                     self.published.append(change)
+                case LookAtLog():
+                    self.missed.append(effect)
                 case Report():
                     self.reports.append(effect)
 

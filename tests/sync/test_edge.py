@@ -7,12 +7,12 @@ import pytest
 from sync import limits, wire
 from sync.change import Beacon, Change, Logged, Merged, RepairAsk
 from sync.closing import CLOSE_BAD_FRAME, CLOSE_BAD_UPDATE, CLOSE_CANNOT_STORE, CLOSE_GAP
+from sync.content import Captured
 from sync.document import Document
 from sync.edge import Edge, EdgeStep
 from sync.errors import DocumentBroken
 from sync.ids import ConnId, DocId, Dot, DotSet, Origin, Version, parse_document_id
 from sync.presence import encode_awareness
-from sync.replica import Captured
 from sync.step import PresenceOut, Send, Step
 from sync.validate import AwarenessEntry
 from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Island, Log, Sea, frame
@@ -326,6 +326,58 @@ def test_a_document_that_the_log_forgot_is_shipped_again() -> None:
     sea.islands = (asked,)
     sea.settle()
     assert asked.text() == "ept"
+
+
+def test_a_document_that_stands_further_than_a_log_without_its_tail_makes_its_leader_look() -> None:
+    a, b, ada, ben = Island("a", 1), Island("b", 2), Ada(1), Ada(2)
+    sea = Sea(a, b)
+    a.open(1)
+    b.open(1)
+    sea.settle()
+    a.send(1, frame(ada.type("a")))
+    sea.settle()
+    b.unlink()
+    a.unlink()
+    for letter in "bcd":  # what was read by question alone leaves no witness
+        sea.log.append(Change(PLAN, Dot(Origin(9), ord(letter)), ben.type(letter)))
+    sea.chair = Chair(sea.log)
+    b.link(intact=False)
+    sea.settle(b)
+    del sea.log.entries[1:]
+    sea.chair = Chair(sea.log)
+
+    b.link()
+    sea.settle(b)
+
+    assert b.edge.witness is None
+    assert [(look.doc, look.version) for look in sea.chair.missed[:1]] == [(PLAN, Version(EPOCH, 4))]
+    assert "b" in b.text()
+    sea.log = Log(epoch=EPOCH + 1)  # so the log is marked, and everybody compares
+    sea.chair = Chair(sea.log)
+    for island in (a, b):
+        island.link(EPOCH + 1, intact=False)
+    sea.settle()
+    assert not b.edge.sweeping
+    assert not sea.chair.missed
+    assert a.text() == b.text()
+    assert sorted(a.text()) == list("abcd")
+
+
+def test_what_a_broadcast_said_over_another_link_overtakes_no_answer_of_this_one() -> None:
+    a, ada = Island("a", 1), Ada(1)
+    sea = Sea(a)
+    a.open(1)
+    sea.settle()
+    a.send(1, frame(ada.type("a")))
+    sea.settle()
+    a.do(a.edge.merged(Merged(PLAN, Version(EPOCH, 5), Version(EPOCH, 9), b"", DotSet()), 0))  # lost with the tail
+    a.asks.clear()
+    a.unlink()
+
+    a.link()
+    a.do(a.edge.sync_answered(sea.chair.answer(a.asks.pop()), 0))
+
+    assert not a.asks, "asked again at once, for as long as the link lasts"
 
 
 def test_an_answer_that_a_broadcast_has_overtaken_starts_no_healing() -> None:

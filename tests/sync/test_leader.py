@@ -339,3 +339,26 @@ def test_what_a_load_for_a_question_refused_is_kept_when_it_is_delivered() -> No
     chair.deliver(1, 2)
 
     assert [reject.entry.version.seq for reject in chair.rejected] == [2]
+
+
+def test_what_was_read_for_a_question_is_the_log_s_witness() -> None:
+    log, ada = Log(), Ada(1)
+    for seq in (1, 2):
+        log.append(change(seq, ada.type("x")))
+    chair = Chair(log)
+
+    chair.answer(SyncAsk(PLAN, 1, b"\x00", None))
+
+    assert chair.leader.witness == (at(2), PLAN, Dot(Origin(1), 2))
+
+
+def test_a_leader_looks_for_a_place_of_the_log_that_only_an_edge_knows() -> None:
+    log, ada = Log(), Ada(1)
+    for seq in (1, 2):
+        log.append(change(seq, ada.type("x")))
+    chair = Chair(log)
+
+    for version in (None, at(1), at(2), at(9, EPOCH - 1), at(3)):
+        chair.answer(SyncAsk(PLAN, 1, b"\x00", version))
+
+    assert [(look.doc, look.version) for look in chair.missed] == [(PLAN, at(3))]

@@ -12,11 +12,12 @@ from sync.change import Change
 from sync.closing import CLOSE_BAD_UPDATE
 from sync.document import Document
 from sync.errors import DocumentBroken, InvalidUpdate
+from sync.folding import fold_log
 from sync.ids import Dot, Origin
 from sync.lib0 import write_var_uint
 from sync.limits import EARLY_MS_MAX, NESTING_MAX
 from sync.nesting import Places, named_at_most
-from sync.replica import Replica, Verdict, fold_log
+from sync.replica import Replica, Verdict
 from sync.roots import find_roots
 from sync.validate import check_update
 from tests.sync.children import in_child, nested

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sync import extension, replica, wire
+from sync import extension, folding, wire
 from sync.change import Merged, Snapshot, SyncAsk
 from sync.edge import EdgeStep
 from sync.errors import InvalidUpdate
@@ -52,7 +52,7 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> None:
             raise InvalidUpdate(REASON)
         return check_update(update)
 
-    monkeypatch.setattr(replica, "check_update", check)  # what the fold of the log asks
+    monkeypatch.setattr(folding, "check_update", check)  # what the fold of the log asks
 
 
 def words(told: list[Safe | Rejected]) -> list[object]:

@@ -10,9 +10,10 @@ import pytest
 from sync.change import Change, LogEntry, Logged, Snapshot, Unreadable
 from sync.document import EMPTY_UPDATE, Document, merge
 from sync.errors import DocumentBroken, InvalidUpdate, LimitReached
+from sync.folding import fold_log
 from sync.ids import ConnId, Dot, DotSet, Origin, Version, parse_document_id
 from sync.limits import EARLY_BYTES_MAX, EARLY_COUNT_MAX
-from sync.replica import Replica, Taken, Verdict, fold_log
+from sync.replica import Replica, Taken, Verdict
 from sync.validate import check_update
 from tests.sync.histories import life
 

@@ -1,0 +1,244 @@
+"""What a document holds: its clocks, its CRDT, and what was taken and waits to be applied to it.
+
+Room: the lower half of `sync.replica`. Everything here was let in already: by the gate above it, or as what is stored.
+
+Invariants:
+1. `clocks` are those of everything accepted, applied or not: accepting is cheap, applying happens in batches.
+2. What pycrdt is about to do with bytes is on record while it does it (`sync.brink`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from .brink import Doing, present
+from .clash import probing
+from .document import Document, Ranges, decode_snapshot_bytes, digest_of, encode_clocks
+from .errors import DocumentBroken
+from .ids import DocId
+from .limits import NESTING_MAX, SLICE_BYTES, SLICE_STRUCTS
+from .loading import apply_in_order, document_of
+from .nesting import Places, named_at_most, refuse_depth
+from .slices import cut
+from .validate import Shape, check_update
+
+__all__ = ["Captured", "Content"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A document's state, and what it has to load to."""
+
+    doc: DocId
+    state: bytes
+    snapshot: bytes
+
+    def verify(self) -> None:
+        """Raises InvalidUpdate, or DocumentBroken where it does not load to the same document. Pure."""
+        check_update(self.state)
+        if Document(self.state).digest() != digest_of(*decode_snapshot_bytes(self.snapshot)):
+            raise DocumentBroken(f"{self.doc}: its state does not load to the same digest; nothing is replaced")
+
+
+class Content:
+    __slots__ = (
+        "_brink",
+        "_deleted",
+        "_document",
+        "_named",
+        "_places",
+        "_suspected",
+        "_unapplied",
+        "clocks",
+        "doc",
+        "unapplied_bytes",
+    )
+
+    def __init__(self, doc: DocId, state: bytes | None, updates: Sequence[bytes], document: Document | None) -> None:
+        """From what is stored: trusted bytes in commit order. Raises DocumentBroken where pycrdt refuses them.
+
+        `document`: what `document_of` made of them, elsewhere; it is this one's from now on.
+        """
+        self.doc = doc
+        self._brink = present()
+        self._suspected = self._brink.suspects(doc)
+        self._brink.enter(doc, Doing.LOAD)
+        try:
+            self._document = document_of(state, updates) if document is None else document
+        finally:
+            self._brink.leave()
+        self.clocks = self._document.clocks()
+        self._unapplied: list[bytes] = []
+        self.unapplied_bytes = 0
+        """Of broadcasts, since something was applied: whoever only listens has to call `materialise` now and then."""
+        self._deleted: Ranges | None = None
+        self._named: int | None = None if self.clocks else 0
+        """Structs that named a type as their parent: at most so many. None: what was loaded was not looked at."""
+        self._places: Places | None = None
+
+    # --- what is let in ----------------------------------------------------------------------------------------------
+    def _accept(self, update: bytes, shape: Shape) -> None:
+        """Raises InvalidUpdate where its structs wait for each other; then nothing has changed."""
+        clocks = self.clocks
+        pieces = cut(update, clocks) if shape.joins > SLICE_STRUCTS else None
+        for client, _, following in shape.brings:
+            if following > clocks.get(client, 0):
+                clocks[client] = following
+        if shape.deletes and self._deleted is not None:
+            for client, first, following in shape.deletes:
+                _add_range(self._deleted.setdefault(client, []), first, following)
+        if shape.names and self._named is not None:
+            self._named += shape.names
+        if pieces is None:
+            self._unapplied.append(update)
+        else:
+            self._unapplied += pieces
+        if self._places is not None:
+            self._places.add(update)
+        if self._suspected:
+            self._apply_alone(update, shape)
+
+    def _apply_alone(self, update: bytes, shape: Shape) -> None:
+        """A batch has ended the process: one by one, and read too, since some kill only then. Text alone cannot."""
+        waiting = self._unapplied
+        try:
+            self.materialise()
+            if shape.typed is None:
+                self._brink.enter(self.doc, Doing.APPLY, (update,))
+                self._document.state()
+                self._document.digest()
+                self._brink.leave()
+        except DocumentBroken:
+            self._unapplied = waiting  # whoever materialises next meets it again, and deals with it
+
+    def _look_at_depth(self, update: bytes, names: int) -> None:
+        """Raises InvalidUpdate (`sync.nesting`)."""
+        if self._places is None:
+            if self._named is None:
+                state = self._peek()
+                if state is None:
+                    return
+                self._named = named_at_most(state)
+            if self._named + names <= NESTING_MAX:
+                return
+        elif self._places.deepest(update) <= NESTING_MAX:
+            return
+        state = self._peek()
+        if state is None:
+            return
+        self._places = Places(state)
+        if self._places.deepest(update) > NESTING_MAX:
+            raise refuse_depth()
+
+    def check_depth(self, update: bytes, shape: Shape) -> None:
+        """What `take` would refuse, also where the CRDT has it already: a client's own edit. Raises InvalidUpdate."""
+        if shape.names:
+            self._look_at_depth(update, shape.names)
+
+    def _peek(self) -> bytes | None:
+        """The whole state; None where pycrdt breaks, which is dealt with by whoever materialises next."""
+        updates = self._unapplied
+        try:
+            return self._read(Document.state)
+        except DocumentBroken:
+            self._unapplied = updates
+            return None
+
+    # --- the CRDT ----------------------------------------------------------------------------------------------------
+    def materialise(self) -> Document:
+        """Apply what was taken, in one piece. Raises DocumentBroken: then discard the replica."""
+        if self._unapplied:
+            updates, self._unapplied, self.unapplied_bytes = self._unapplied, [], 0
+            self._brink.enter(self.doc, Doing.APPLY, updates)
+            try:
+                apply_in_order(self._document, updates)
+            finally:
+                self._brink.leave()
+        return self._document
+
+    def watched(self, updates: Sequence[bytes], work: Callable[[], _T]) -> _T:
+        """Do what pycrdt does with these before they are applied: merge them. On record meanwhile."""
+        self._brink.enter(self.doc, Doing.APPLY, updates)
+        try:
+            return work()
+        finally:
+            self._brink.leave()
+
+    def _read(self, read: Callable[[Document], _T]) -> _T:
+        document = self.materialise()
+        self._brink.enter(self.doc, Doing.READ)
+        try:
+            return read(document)
+        finally:
+            self._brink.leave()
+
+    def joined(self, updates: Sequence[bytes], whole: bytes) -> None:
+        """`whole` is these updates in one: where they are all that waits to be applied, it is applied instead.
+
+        Not where they are many: in one piece they would cost pycrdt more (`sync.slices`).
+        """
+        if len(whole) <= SLICE_BYTES and self._unapplied == updates:
+            self._unapplied = [whole]
+
+    @property
+    def unapplied_count(self) -> int:
+        return len(self._unapplied)
+
+    def state_vector(self) -> bytes:
+        return self.materialise().state_vector()
+
+    def probe(self, shared: dict[int, int]) -> bytes:
+        """A state vector that asks for the last of what is shared as well (`sync.clash`)."""
+        return encode_clocks(probing(self.clocks, shared))
+
+    def diff(self, state_vector: bytes) -> bytes:
+        return self._read(lambda document: document.diff(state_vector))
+
+    def digest(self) -> str:
+        return self._read(Document.digest)
+
+    def capture(self) -> Captured:
+        """The whole state as it is now, not yet verified. Raises DocumentBroken."""
+        document = self.materialise()
+        if document.clocks() != {client: clock for client, clock in self.clocks.items() if clock}:
+            raise DocumentBroken(f"{self.doc}: pycrdt holds other clocks than were taken; rebuild it")
+        return Captured(self.doc, self._read(Document.state), self._read(Document.snapshot))
+
+    def verified_state(self) -> bytes:
+        """The whole state, after a fresh document has loaded it and has the same digest (DESIGN.md section 4).
+
+        Raises DocumentBroken where it does not, and InvalidUpdate: nothing may be replaced by it.
+        """
+        captured = self.capture()
+        self._read(lambda _: captured.verify())
+        return captured.state
+
+    def _deleted_already(self, shape: Shape) -> bool:
+        if self._deleted is None:
+            self._deleted = self._read(Document.deleted)
+        deleted = self._deleted
+        return all(_covered(deleted.get(client, ()), first, following) for client, first, following in shape.deletes)
+
+
+def _covered(spans: Sequence[tuple[int, int]], first: int, following: int) -> bool:
+    at = bisect_right(spans, (first, 1 << 62)) - 1
+    return at >= 0 and spans[at][0] <= first and following <= spans[at][1]
+
+
+def _add_range(spans: list[tuple[int, int]], first: int, following: int) -> None:
+    """Keep `spans` ascending, disjoint and non-adjacent."""
+    at = bisect_right(spans, (first, 1 << 62))
+    if at and spans[at - 1][1] >= first:
+        at -= 1
+        first = spans[at][0]
+        following = max(following, spans[at][1])
+    end = at
+    while end < len(spans) and spans[end][0] <= following:
+        following = max(following, spans[end][1])
+        end += 1
+    spans[at:end] = [(first, following)]
