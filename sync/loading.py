@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from .document import Document, merge
+from .document import Document, merge_mended
 from .errors import InvalidUpdate
 from .limits import SLICE_BYTES, SLICE_STRUCTS
 from .validate import check_update
@@ -21,8 +21,8 @@ _DELETION: Final = 8  # a byte of what only deletes counts so much: each range m
 
 def apply_in_order(document: Document, updates: Sequence[bytes]) -> None:
     """Updates in the gate's order, a slice at a time: twenty times as fast as one by one, and never quadratic."""
-    for group in _slices(updates):
-        document.apply(merge(group))
+    for group in _slices(document.mended(updates)):
+        document.apply_mended(*group)
 
 
 def _slices(updates: Sequence[bytes]) -> Iterator[list[bytes]]:
@@ -45,15 +45,15 @@ def document_of(state: bytes | None, updates: Sequence[bytes]) -> Document:
     document = Document(state)
     clocks = document.clocks()
     held: list[bytes] = []
-    for group in _slices(updates):
-        whole = merge([*held, *group])
+    for group in _slices(document.mended(updates)):
+        whole = merge_mended([*held, *group])
         if len(updates) <= len(group) or _stands(whole, clocks):
-            document.apply(whole)
+            document.apply_mended(whole)
             held = []
         else:
             held = [whole]
     if held:
-        document.apply(held[0])
+        document.apply_mended(held[0])
     return document
 
 

@@ -490,17 +490,21 @@ def test_only_document_imports_pycrdt() -> None:
     assert importing == ["document.py"]
 
 
-def test_a_clock_between_the_blocks_of_a_split_surrogate_pair_is_answered_with_the_whole_state() -> None:
-    """Yrs 0.28 panics over it (tests/fuzz/corpus). When this stops, `Document.diff` needs no second way."""
-    update = bytes.fromhex("0102070004010474657874" + "0661f09f988062" + "c407010703017801" + "070101" + "01")
-    check_update(update)
-    document = Document(update)
+def test_who_holds_half_of_a_character_is_told_all_of_it() -> None:
+    """pycrdt panics over a clock between the blocks of a character that was cut (tests/fuzz/corpus)."""
+    cut = bytes.fromhex("0102070004010474657874" + "0661f09f988062" + "c407010703017801" + "070101" + "01")
+    check_update(cut)
     raw: Doc[Any] = Doc()
-    raw.apply_update(update)
-    between = b"\x01\x07\x03"
-
+    raw.apply_update(cut)
     with pytest.raises(BaseException, match="unwrap"):
-        raw.get_update(between)
-    difference = document.diff(between)
+        raw.get_update(b"\x01\x07\x03")
 
-    assert difference == document.state()
+    for update in (cut, Document(client_id=7).edit_text("text", 0, 0, "a\N{GRINNING FACE}b")):
+        for clock in range(6):
+            whole = Document(update)
+            part = Document(Document(client_id=7).edit_text("text", 0, 0, "a\ufffd\ufffdb"[:clock]))
+
+            part.apply(whole.diff(part.state_vector()))
+
+            assert part.clocks() == whole.clocks()
+            assert part.digest() == whole.digest()
