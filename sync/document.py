@@ -7,7 +7,6 @@ Room: one CRDT and nothing about who sent what. Callers hand in bytes that `sync
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,9 +16,9 @@ from xml.sax.saxutils import escape, quoteattr
 import pycrdt
 from pycrdt import Array, Map
 
+from .digest import Ranges, decode_snapshot_bytes, digest_of_snapshot, encode_clocks, read_clocks
 from .errors import DocumentBroken, InvalidInput, InvalidUpdate, LimitReached
-from .lib0 import read_var_uint, write_var_uint
-from .limits import CLIENT_ID_MAX, CLOCK_MAX, CONTENTS_DEPTH_MAX, MERGE_FAN_IN
+from .limits import CONTENTS_DEPTH_MAX, MERGE_FAN_IN
 from .roots import RootKind, find_roots
 from .seams import Seams, apart, astral, cuts_of, halved, seams_of
 
@@ -31,11 +30,7 @@ __all__ = [
     "History",
     "JsonValue",
     "Map",
-    "Ranges",
     "byte_offset",
-    "decode_snapshot_bytes",
-    "digest_of",
-    "encode_clocks",
     "kind_of",
     "merge",
     "merge_mended",
@@ -46,9 +41,6 @@ JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | flo
 
 EMPTY_UPDATE = b"\x00\x00"
 """The update that brings nothing and deletes nothing."""
-
-Ranges = dict[int, list[tuple[int, int]]]
-"""Client -> ascending, disjoint, non-adjacent (first clock, next clock)."""
 
 
 _Root = TypeVar("_Root", pycrdt.Text, pycrdt.Map, pycrdt.Array, pycrdt.XmlFragment)  # type: ignore[type-arg]
@@ -151,7 +143,7 @@ class Document:
 
     def clocks(self) -> dict[int, int]:
         """Client -> next clock."""
-        return _read_clocks(self.state_vector())
+        return read_clocks(self.state_vector())
 
     def diff(self, state_vector: bytes) -> bytes:
         """What a holder of `state_vector` lacks, and the whole delete set. The vector must have been checked.
@@ -166,7 +158,7 @@ class Document:
             raise _broken(error, "diff") from error
 
     def _beside_seams(self, state_vector: bytes) -> bytes:
-        clocks = _read_clocks(state_vector)
+        clocks = read_clocks(state_vector)
         within = self._seams.among({client: (clock,) for client, clock in clocks.items()})
         return encode_clocks(clocks | {client: clock - 1 for client, (clock,) in within.items()})
 
@@ -187,7 +179,7 @@ class Document:
 
     def digest(self) -> str:
         """Equal exactly where two replicas hold the same operations and deletions (law 6)."""
-        return digest_of(*decode_snapshot_bytes(self.snapshot()))
+        return digest_of_snapshot(self.snapshot())
 
     # --- for people -------------------------------------------------------------------------------------------------
     def text(self, root: str) -> str:
@@ -361,22 +353,6 @@ def _broken(error: BaseException, what: str) -> BaseException:
     return error
 
 
-def encode_clocks(clocks: Mapping[int, int]) -> bytes:
-    """A state vector."""
-    known = [(client, clock) for client, clock in sorted(clocks.items()) if clock]
-    numbers = [write_var_uint(number) for pair in known for number in pair]
-    return b"".join((write_var_uint(len(known)), *numbers))
-
-
-def _read_clocks(state_vector: bytes) -> dict[int, int]:
-    count, at = read_var_uint(state_vector, 0, len(state_vector))
-    clocks: dict[int, int] = {}
-    for _ in range(count):
-        client, at = read_var_uint(state_vector, at, CLIENT_ID_MAX)
-        clocks[client], at = read_var_uint(state_vector, at, CLOCK_MAX)
-    return clocks
-
-
 def merge(updates: Sequence[bytes]) -> bytes:
     """One update with everything in `updates`. Raises DocumentBroken."""
     return merge_mended(apart(updates))
@@ -406,53 +382,6 @@ def _merged(updates: Sequence[bytes], fan_in: int) -> bytes:
     except BaseException as error:
         raise _broken(error, "merge") from error
     return level[0]
-
-
-def decode_snapshot_bytes(encoded: bytes) -> tuple[dict[int, int], Ranges]:
-    """(clocks, deleted) of an encoded `pycrdt.Snapshot`: delete set first, then state vector (FACTS.md 1.5)."""
-    size = len(encoded)
-    deleted: Ranges = {}
-    count, at = read_var_uint(encoded, 0, size)
-    for _ in range(count):
-        client, at = read_var_uint(encoded, at, CLIENT_ID_MAX)
-        range_count, at = read_var_uint(encoded, at, size)
-        spans: list[tuple[int, int]] = []
-        for _ in range(range_count):
-            first, at = read_var_uint(encoded, at, CLOCK_MAX)
-            length, at = read_var_uint(encoded, at, CLOCK_MAX)
-            spans.append((first, first + length))
-        deleted[client] = _joined(spans)
-    count, at = read_var_uint(encoded, at, size)
-    clocks: dict[int, int] = {}
-    for _ in range(count):
-        client, at = read_var_uint(encoded, at, CLIENT_ID_MAX)
-        clocks[client], at = read_var_uint(encoded, at, CLOCK_MAX)
-    return clocks, deleted
-
-
-def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    spans.sort()
-    joined: list[tuple[int, int]] = []
-    for first, following in spans:
-        if joined and first <= joined[-1][1]:
-            if following > joined[-1][1]:
-                joined[-1] = (joined[-1][0], following)
-        elif following > first:
-            joined.append((first, following))
-    return joined
-
-
-def digest_of(clocks: dict[int, int], deleted: Ranges) -> str:
-    """BLAKE2b-128 over the canonical form: clients ascending, ranges joined; zero clocks and empty clients left out."""
-    clients = sorted(client for client, clock in clocks.items() if clock)
-    body = bytearray(write_var_uint(len(clients)))
-    for client in clients:
-        body += write_var_uint(client) + write_var_uint(clocks[client])
-    for client in sorted(client for client, spans in deleted.items() if spans):
-        body += write_var_uint(client) + write_var_uint(len(deleted[client]))
-        for first, following in deleted[client]:
-            body += write_var_uint(first) + write_var_uint(following - first)
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 
 def kind_of(item: object) -> RootKind | None:

@@ -43,6 +43,7 @@ UPDATE_VALUES_MAX: Final = 4_000_000  # Any values and deleted ranges of one upd
 UPDATE_DEPTH_MAX: Final = 64  # nested Any values: 26,500 levels kill the decoder
 SLICE_STRUCTS: Final = 1_000  # of an update, applied at once: 0.6 ms; pycrdt is quadratic (150,000 take it 51 s)
 SLICE_BYTES: Final = 16 * 1024  # the same, of many small updates
+WHOLE_BYTES: Final = 1024 * 1024  # of a state, loaded in one call of pycrdt: 60 ms; cut takes Python 0.2 s a MB
 SLICE_RANGES: Final = 250  # deleted ranges applied at once: up to 25 ms, in a document of 300,000 pieces
 NESTING_MAX: Final = 1_000  # shared types within shared types, in a document: deleting 31,000 levels ends a process
 CLOCK_MAX: Final = 2**31 - 1  # Yrs keeps clocks in 32 bits

@@ -10,7 +10,8 @@ from typing import Final
 
 from .document import Document, merge_mended
 from .errors import InvalidUpdate
-from .limits import SLICE_BYTES, SLICE_STRUCTS
+from .limits import SLICE_BYTES, SLICE_STRUCTS, WHOLE_BYTES
+from .slices import cut
 from .validate import check_update
 
 __all__ = ["apply_in_order", "document_of"]
@@ -42,7 +43,7 @@ def _slices(updates: Sequence[bytes]) -> Iterator[list[bytes]]:
 def document_of(state: bytes | None, updates: Sequence[bytes]) -> Document:
     """From what is stored. The rows of one commit need not be in the gate's order: a slice that is not whole in itself
     is taken together with the next one. Raises DocumentBroken."""
-    document = Document(state)
+    document = _loaded(state)
     clocks = document.clocks()
     held: list[bytes] = []
     for group in _slices(document.mended(updates)):
@@ -54,6 +55,19 @@ def document_of(state: bytes | None, updates: Sequence[bytes]) -> Document:
             held = [whole]
     if held:
         document.apply_mended(held[0])
+    return document
+
+
+def _loaded(state: bytes | None) -> Document:
+    """A large one in pieces: loaded by a thread or not, a call of pycrdt holds everybody."""
+    if state is None or len(state) <= WHOLE_BYTES:
+        return Document(state)
+    try:
+        pieces = cut(state, {})
+    except InvalidUpdate:
+        return Document(state)  # stored by a version that refused less
+    document = Document()
+    apply_in_order(document, pieces)
     return document
 
 

@@ -21,7 +21,8 @@ from typing import NamedTuple, TypeVar
 from .brink import Doing, present
 from .change import LogEntry, Logged, Snapshot
 from .clash import asked_for, overlaps, probing, refuse_clash
-from .document import Document, Ranges, decode_snapshot_bytes, digest_of, encode_clocks
+from .digest import Ranges, digest_of_snapshot, encode_clocks
+from .document import Document
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX, NESTING_MAX, SLICE_BYTES, SLICE_STRUCTS
@@ -87,6 +88,7 @@ _NEW = Judgement(Verdict.NEW)
 _SEEN = Judgement(Verdict.SEEN)
 _TAKEN_SEEN = Taken(Verdict.SEEN)
 _TAKEN_EARLY = Taken(Verdict.EARLY)
+_NO_SPANS: Sequence[tuple[int, int]] = ()
 _NONE_PASSED: Mapping[int, str] = MappingProxyType({})
 
 
@@ -101,7 +103,7 @@ class Captured:
     def verify(self) -> None:
         """Raises InvalidUpdate, or DocumentBroken where it does not load to the same document. Pure."""
         check_update(self.state)
-        if Document(self.state).digest() != digest_of(*decode_snapshot_bytes(self.snapshot)):
+        if document_of(self.state, ()).digest() != digest_of_snapshot(self.snapshot):
             raise DocumentBroken(f"{self.doc}: its state does not load to the same digest; nothing is replaced")
 
 
@@ -191,11 +193,13 @@ class Replica:
         for client, following in shape.needs:
             if clocks.get(client, 0) < following and reach.get(client, 0) < following:
                 missing.append((client, following))
-        lacking: dict[int, int] = {}  # a megabyte may delete a third of a million ranges of one client
+        lacking: dict[int, int] = {}  # a megabyte may delete half a million ranges of one client: one number of it
         for client, _, following in shape.deletes:
+            if following > lacking.get(client, 0):
+                lacking[client] = following
+        for client, following in lacking.items():
             if clocks.get(client, 0) < following and reach.get(client, 0) < following:
-                lacking[client] = max(following, lacking.get(client, 0))
-        missing.extend(lacking.items())
+                missing.append((client, following))
         if missing:
             return Judgement(Verdict.EARLY, tuple(missing))
         if reach:
@@ -518,12 +522,18 @@ class Replica:
         if self._deleted is None:
             self._deleted = self._read(Document.deleted)
         deleted = self._deleted
-        return all(_covered(deleted.get(client, ()), first, following) for client, first, following in shape.deletes)
-
-
-def _covered(spans: Sequence[tuple[int, int]], first: int, following: int) -> bool:
-    at = bisect_right(spans, (first, 1 << 62)) - 1
-    return at >= 0 and spans[at][0] <= first and following <= spans[at][1]
+        of, spans, at = -1, _NO_SPANS, 0
+        for client, first, following in shape.deletes:
+            if client != of:
+                of, spans, at = client, deleted.get(client, _NO_SPANS), 0
+            if at < len(spans) and spans[at][0] <= first and following <= spans[at][1]:  # they mostly ascend alike
+                at += 1
+                continue
+            at = bisect_right(spans, (first, 1 << 62)) - 1
+            if at < 0 or following > spans[at][1]:
+                return False
+            at += 1
+        return True
 
 
 def _add_range(spans: list[tuple[int, int]], first: int, following: int) -> None:
