@@ -25,10 +25,10 @@ from .digest import Ranges, digest_of_snapshot, encode_clocks
 from .document import Document
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
-from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX, NESTING_MAX, SLICE_BYTES, SLICE_STRUCTS
+from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX, NESTING_MAX, SLICE_BYTES
 from .loading import apply_in_order, document_of
 from .nesting import Places, named_at_most, refuse_depth
-from .slices import cut
+from .slices import cut, wants_cutting
 from .token import Token
 from .validate import Shape, check_update
 
@@ -305,7 +305,7 @@ class Replica:
     def _accept(self, update: bytes, shape: Shape) -> None:
         """Raises InvalidUpdate where its structs wait for each other; then nothing has changed."""
         clocks = self.clocks
-        pieces = cut(update, clocks) if shape.joins > SLICE_STRUCTS else None
+        pieces = cut(update, clocks) if wants_cutting(shape) else None
         for client, _, following in shape.brings:
             if following > clocks.get(client, 0):
                 clocks[client] = following
