@@ -145,7 +145,8 @@ class OpenDocument:
     def crdt(self) -> Crdt:
         """The pycrdt document, to be read. Change it within `edit()` only: what is changed elsewhere is not stored.
 
-        After a failed store or a broken document this is another one.
+        After a failed store or a broken document this is another one, and after somebody has deleted half of an
+        emoji, or typed within it, as editors that count UTF-16 units do: ask for it, and for its roots, each time.
         """
         return self._document.crdt
 

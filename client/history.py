@@ -19,19 +19,19 @@ __all__ = ["History"]
 class History:
     """Others' changes stay as they are. Holds what was deleted, so it costs memory with every edit.
 
-    Where the document had to be rebuilt from the store (`OpenDocument.edit`), history begins anew.
+    Where the CRDT is another one (`OpenDocument.crdt`), history begins anew.
     """
 
     def __init__(self, document: OpenDocument, roots: Sequence[str]) -> None:
         self._document = document
         self._roots = tuple(roots)
-        self._of = document.document
-        self._history = sync.document.History(self._of, self._roots)
+        self._of = document.crdt
+        self._history = sync.document.History(document.document, self._roots)
 
     def _current(self) -> sync.document.History:
-        if self._of is not self._document.document:
-            self._of = self._document.document
-            self._history = sync.document.History(self._of, self._roots)
+        if self._of is not self._document.crdt:
+            self._of = self._document.crdt
+            self._history = sync.document.History(self._document.document, self._roots)
         return self._history
 
     @property

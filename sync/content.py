@@ -16,18 +16,21 @@ from typing import TypeVar
 
 from .brink import Doing, present
 from .clash import probing
-from .document import Document, Ranges, decode_snapshot_bytes, digest_of, encode_clocks
+from .digest import Ranges, digest_of_snapshot, encode_clocks
+from .document import Document
 from .errors import DocumentBroken
 from .ids import DocId
-from .limits import NESTING_MAX, SLICE_BYTES, SLICE_STRUCTS
+from .limits import NESTING_MAX, SLICE_BYTES
 from .loading import apply_in_order, document_of
 from .nesting import Places, named_at_most, refuse_depth
-from .slices import cut
+from .slices import cut, wants_cutting
 from .validate import Shape, check_update
 
 __all__ = ["Captured", "Content"]
 
 _T = TypeVar("_T")
+
+_NO_SPANS: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Captured:
     def verify(self) -> None:
         """Raises InvalidUpdate, or DocumentBroken where it does not load to the same document. Pure."""
         check_update(self.state)
-        if Document(self.state).digest() != digest_of(*decode_snapshot_bytes(self.snapshot)):
+        if document_of(self.state, ()).digest() != digest_of_snapshot(self.snapshot):
             raise DocumentBroken(f"{self.doc}: its state does not load to the same digest; nothing is replaced")
 
 
@@ -85,7 +88,7 @@ class Content:
     def _accept(self, update: bytes, shape: Shape) -> None:
         """Raises InvalidUpdate where its structs wait for each other; then nothing has changed."""
         clocks = self.clocks
-        pieces = cut(update, clocks) if shape.joins > SLICE_STRUCTS else None
+        pieces = cut(update, clocks) if wants_cutting(shape) else None
         for client, _, following in shape.brings:
             if following > clocks.get(client, 0):
                 clocks[client] = following
@@ -222,12 +225,18 @@ class Content:
         if self._deleted is None:
             self._deleted = self._read(Document.deleted)
         deleted = self._deleted
-        return all(_covered(deleted.get(client, ()), first, following) for client, first, following in shape.deletes)
-
-
-def _covered(spans: Sequence[tuple[int, int]], first: int, following: int) -> bool:
-    at = bisect_right(spans, (first, 1 << 62)) - 1
-    return at >= 0 and spans[at][0] <= first and following <= spans[at][1]
+        of, spans, at = -1, _NO_SPANS, 0
+        for client, first, following in shape.deletes:
+            if client != of:
+                of, spans, at = client, deleted.get(client, _NO_SPANS), 0
+            if at < len(spans) and spans[at][0] <= first and following <= spans[at][1]:  # they mostly ascend alike
+                at += 1
+                continue
+            at = bisect_right(spans, (first, 1 << 62)) - 1
+            if at < 0 or following > spans[at][1]:
+                return False
+            at += 1
+        return True
 
 
 def _add_range(spans: list[tuple[int, int]], first: int, following: int) -> None:

@@ -7,7 +7,6 @@ Room: one CRDT and nothing about who sent what. Callers hand in bytes that `sync
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,10 +16,11 @@ from xml.sax.saxutils import escape, quoteattr
 import pycrdt
 from pycrdt import Array, Map
 
-from .errors import DocumentBroken, InvalidInput, LimitReached
-from .lib0 import read_var_uint, write_var_uint
-from .limits import CLIENT_ID_MAX, CLOCK_MAX, CONTENTS_DEPTH_MAX, MERGE_FAN_IN
+from .digest import Ranges, decode_snapshot_bytes, digest_of_snapshot, encode_clocks, read_clocks
+from .errors import DocumentBroken, InvalidInput, InvalidUpdate, LimitReached
+from .limits import CONTENTS_DEPTH_MAX, MERGE_FAN_IN
 from .roots import RootKind, find_roots
+from .seams import Seams, apart, astral, cuts_of, halved, seams_of
 
 __all__ = [
     "EMPTY_UPDATE",
@@ -30,13 +30,10 @@ __all__ = [
     "History",
     "JsonValue",
     "Map",
-    "Ranges",
     "byte_offset",
-    "decode_snapshot_bytes",
-    "digest_of",
-    "encode_clocks",
     "kind_of",
     "merge",
+    "merge_mended",
     "splice",
 ]
 
@@ -44,9 +41,6 @@ JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | flo
 
 EMPTY_UPDATE = b"\x00\x00"
 """The update that brings nothing and deletes nothing."""
-
-Ranges = dict[int, list[tuple[int, int]]]
-"""Client -> ascending, disjoint, non-adjacent (first clock, next clock)."""
 
 
 _Root = TypeVar("_Root", pycrdt.Text, pycrdt.Map, pycrdt.Array, pycrdt.XmlFragment)  # type: ignore[type-arg]
@@ -91,15 +85,51 @@ _CLASSES: dict[RootKind, type[pycrdt.Text]] = {
 class Document:
     """One `pycrdt.Doc`. Every method that runs Rust raises DocumentBroken where it panics; then discard the object."""
 
-    __slots__ = ("crdt",)
+    __slots__ = ("_listeners", "_seams", "crdt")
 
     def __init__(self, state: bytes | None = None, client_id: int | None = None) -> None:
         """`client_id`: only to repeat a history exactly. Used twice, it diverges for ever (FACTS.md 1.6)."""
         self.crdt = Crdt(client_id=client_id)
+        """Another one, of the same client id, after somebody has cut a character in half (`sync.seams`)."""
+        self._listeners: list[_Listener] = []
+        self._seams = Seams()
         if state is not None:
             self.apply(state)
 
     def apply(self, update: bytes) -> None:
+        self.apply_mended(*self.mended((update,)))
+
+    def mended(self, updates: Sequence[bytes]) -> Sequence[bytes]:
+        """The same updates as pycrdt can take them, and this document as it can take them (`sync.seams`).
+
+        Then `apply_mended` all of them: what they bring counts as here.
+        """
+        if not self._seams and not astral(updates):
+            return updates
+        try:
+            self._seams.add(seams_of(updates))
+            cuts = cuts_of(updates, self._seams, self.clocks())
+        except InvalidUpdate:
+            return updates  # stored by a version that refused less
+        if not cuts:
+            return updates
+        self._seams.drop(cuts)
+        state = self.state()
+        whole = halved(state, cuts)
+        if whole != state:
+            fresh = Crdt(client_id=self.crdt.client_id)
+            try:
+                fresh.apply_update(whole)
+            except BaseException as error:
+                raise _broken(error, "apply") from error
+            self.crdt = fresh
+            for listener in self._listeners:
+                listener.move(fresh)
+        return [halved(update, cuts) for update in updates]
+
+    def apply_mended(self, *updates: bytes) -> None:
+        """Some of what `mended` returned, in its order."""
+        update = merge_mended(updates)
         try:
             self.crdt.apply_update(update)
         except BaseException as error:
@@ -113,26 +143,24 @@ class Document:
 
     def clocks(self) -> dict[int, int]:
         """Client -> next clock."""
-        buffer = self.state_vector()
-        count, at = read_var_uint(buffer, 0, len(buffer))
-        clocks: dict[int, int] = {}
-        for _ in range(count):
-            client, at = read_var_uint(buffer, at, CLIENT_ID_MAX)
-            clocks[client], at = read_var_uint(buffer, at, CLOCK_MAX)
-        return clocks
+        return read_clocks(self.state_vector())
 
     def diff(self, state_vector: bytes) -> bytes:
         """What a holder of `state_vector` lacks, and the whole delete set. The vector must have been checked.
 
-        Where half of a surrogate pair was deleted, Yrs 0.28 panics over a clock that stands between blocks: whoever
-        says such a clock is given the whole state. Reading has changed nothing.
+        Who says to hold half of a character is given all of it: Yrs cannot cut there.
         """
+        if self._seams:
+            state_vector = self._beside_seams(state_vector)
         try:
             return self.crdt.get_update(state_vector)
         except BaseException as error:
-            if type(error).__name__ == "PanicException":
-                return self.state()
             raise _broken(error, "diff") from error
+
+    def _beside_seams(self, state_vector: bytes) -> bytes:
+        clocks = read_clocks(state_vector)
+        within = self._seams.among({client: (clock,) for client, clock in clocks.items()})
+        return encode_clocks(clocks | {client: clock - 1 for client, (clock,) in within.items()})
 
     def since(self, clocks: Mapping[int, int]) -> bytes:
         """`diff` for a holder of these clocks."""
@@ -151,7 +179,7 @@ class Document:
 
     def digest(self) -> str:
         """Equal exactly where two replicas hold the same operations and deletions (law 6)."""
-        return digest_of(*decode_snapshot_bytes(self.snapshot()))
+        return digest_of_snapshot(self.snapshot())
 
     # --- for people -------------------------------------------------------------------------------------------------
     def text(self, root: str) -> str:
@@ -193,8 +221,16 @@ class Document:
         Also where the block raises: what ran before stays done (FACTS.md 1.9). Within a transaction there is no other.
         """
         made: list[bytes] = []
-        with self.told(lambda event: made.append(event.update)), self.crdt.transaction(origin=_EDIT):
-            yield made
+        try:
+            with self.told(lambda event: made.append(event.update)), self.crdt.transaction(origin=_EDIT):
+                yield made
+        finally:
+            self.note(made)
+
+    def note(self, made: Sequence[bytes]) -> None:
+        """pycrdt has made these itself."""
+        if astral(made):
+            self._seams.add(seams_of(made))
 
     @contextlib.contextmanager
     def told(self, callback: Callable[[pycrdt.TransactionEvent], None]) -> Iterator[None]:
@@ -202,11 +238,13 @@ class Document:
 
         Not for longer: a document dropped with a live subscription leaks (FACTS.md 1.9).
         """
-        watch = self.crdt.observe(callback)
+        listener = _Listener(callback, self.crdt)
+        self._listeners.append(listener)
         try:
             yield
         finally:
-            self.crdt.unobserve(watch)
+            self._listeners.remove(listener)
+            listener.end()
 
     def contents(self) -> dict[str, JsonValue]:
         """Every root by name: `{"body": {"kind": "text", "value": "..."}, ...}`, keys sorted everywhere.
@@ -221,9 +259,12 @@ class Document:
             raise LimitReached(
                 "CONTENTS_DEPTH_MAX", roots.depth, CONTENTS_DEPTH_MAX, "nest shared types less, or read it with Yjs"
             )
-        # Read in a fresh one, which holds exactly what the bytes say: one with a split surrogate pair counts otherwise,
-        # and what `roots` guards against would not be where it looks.
-        fresh = Document(state).crdt
+        # Read in a fresh one, which holds exactly what the bytes say: what `roots` guards against is where it looks.
+        fresh = Crdt()
+        try:
+            fresh.apply_update(state)
+        except BaseException as error:
+            raise _broken(error, "contents") from error
         contents: dict[str, JsonValue] = {}
         for name, kind in roots.kinds.items():
             try:
@@ -241,6 +282,25 @@ class Document:
             return pycrdt.Snapshot.from_doc(self.crdt).encode()
         except BaseException as error:
             raise _broken(error, "snapshot") from error
+
+
+class _Listener:
+    """One subscription, wherever the document's CRDT is."""
+
+    __slots__ = ("_callback", "_crdt", "_watch")
+
+    def __init__(self, callback: Callable[[pycrdt.TransactionEvent], None], crdt: Crdt) -> None:
+        self._callback = callback
+        self._crdt = crdt
+        self._watch = crdt.observe(callback)
+
+    def move(self, crdt: Crdt) -> None:
+        self.end()
+        self._crdt = crdt
+        self._watch = crdt.observe(self._callback)
+
+    def end(self) -> None:
+        self._crdt.unobserve(self._watch)
 
 
 class History:
@@ -280,6 +340,7 @@ class History:
                 step()
         except BaseException as error:
             raise _broken(error, "undo") from error
+        self._document.note(made)
         return made
 
 
@@ -292,17 +353,16 @@ def _broken(error: BaseException, what: str) -> BaseException:
     return error
 
 
-def encode_clocks(clocks: Mapping[int, int]) -> bytes:
-    """A state vector."""
-    known = [(client, clock) for client, clock in sorted(clocks.items()) if clock]
-    numbers = [write_var_uint(number) for pair in known for number in pair]
-    return b"".join((write_var_uint(len(known)), *numbers))
-
-
 def merge(updates: Sequence[bytes]) -> bytes:
-    """One update with everything in `updates`. A tree, since pycrdt's merge is worse than linear (FACTS.md 1.10).
+    """One update with everything in `updates`. Raises DocumentBroken."""
+    return merge_mended(apart(updates))
 
-    Where pycrdt panics over one level's sorting, two at a time. Raises DocumentBroken.
+
+def merge_mended(updates: Sequence[bytes]) -> bytes:
+    """`merge` of updates none of which begins within a character of another.
+
+    A tree, since pycrdt's merge is worse than linear (FACTS.md 1.10). Where pycrdt panics over one level's sorting, two
+    at a time. Raises DocumentBroken.
     """
     if len(updates) == 1:
         return updates[0]
@@ -322,53 +382,6 @@ def _merged(updates: Sequence[bytes], fan_in: int) -> bytes:
     except BaseException as error:
         raise _broken(error, "merge") from error
     return level[0]
-
-
-def decode_snapshot_bytes(encoded: bytes) -> tuple[dict[int, int], Ranges]:
-    """(clocks, deleted) of an encoded `pycrdt.Snapshot`: delete set first, then state vector (FACTS.md 1.5)."""
-    size = len(encoded)
-    deleted: Ranges = {}
-    count, at = read_var_uint(encoded, 0, size)
-    for _ in range(count):
-        client, at = read_var_uint(encoded, at, CLIENT_ID_MAX)
-        range_count, at = read_var_uint(encoded, at, size)
-        spans: list[tuple[int, int]] = []
-        for _ in range(range_count):
-            first, at = read_var_uint(encoded, at, CLOCK_MAX)
-            length, at = read_var_uint(encoded, at, CLOCK_MAX)
-            spans.append((first, first + length))
-        deleted[client] = _joined(spans)
-    count, at = read_var_uint(encoded, at, size)
-    clocks: dict[int, int] = {}
-    for _ in range(count):
-        client, at = read_var_uint(encoded, at, CLIENT_ID_MAX)
-        clocks[client], at = read_var_uint(encoded, at, CLOCK_MAX)
-    return clocks, deleted
-
-
-def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    spans.sort()
-    joined: list[tuple[int, int]] = []
-    for first, following in spans:
-        if joined and first <= joined[-1][1]:
-            if following > joined[-1][1]:
-                joined[-1] = (joined[-1][0], following)
-        elif following > first:
-            joined.append((first, following))
-    return joined
-
-
-def digest_of(clocks: dict[int, int], deleted: Ranges) -> str:
-    """BLAKE2b-128 over the canonical form: clients ascending, ranges joined; zero clocks and empty clients left out."""
-    clients = sorted(client for client, clock in clocks.items() if clock)
-    body = bytearray(write_var_uint(len(clients)))
-    for client in clients:
-        body += write_var_uint(client) + write_var_uint(clocks[client])
-    for client in sorted(client for client, spans in deleted.items() if spans):
-        body += write_var_uint(client) + write_var_uint(len(deleted[client]))
-        for first, following in deleted[client]:
-            body += write_var_uint(first) + write_var_uint(following - first)
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 
 def kind_of(item: object) -> RootKind | None:

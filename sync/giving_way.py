@@ -14,7 +14,7 @@ from .catchup import Catchup
 from .change import SyncAnswer
 from .closing import CLOSE_CLIENT_ID
 from .company import Out
-from .document import encode_clocks
+from .digest import encode_clocks
 from .errors import ClientIdClash, DocumentBroken
 from .hosted import Hosted
 from .replica import Replica, Verdict

@@ -19,7 +19,7 @@ CLOCK_SKEW_S: Final = 30  # between who makes tokens and an edge, for "not befor
 # --- what one client may send ----------------------------------------------------------------------------------------
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # a 5 MB paste and a day offline fit; a gigabyte does not
 PIECE_BYTES: Final = 4 * 1024 * 1024  # of what a client has to send and is larger than a frame: others get a word in
-LARGE_FRAME_BYTES: Final = 16 * 1024  # above it, checked in a thread and taken in pieces: 220 ms a MB of tiny structs
+LARGE_FRAME_BYTES: Final = 2 * 1024  # above it, checked in a thread, taken in pieces: 680 deleted ranges hold 60 ms
 STATE_VECTOR_CLIENTS_MAX: Final = 100_000  # about 1 MB of bytes; pycrdt allocates by the claimed count
 AWARENESS_ENTRIES_MAX: Final = 1_000  # one message; a tab speaks for itself, a provider for a few
 AWARENESS_STATE_BYTES_MAX: Final = 64 * 1024  # a cursor is 200 bytes
@@ -43,6 +43,7 @@ UPDATE_VALUES_MAX: Final = 4_000_000  # Any values and deleted ranges of one upd
 UPDATE_DEPTH_MAX: Final = 64  # nested Any values: 26,500 levels kill the decoder
 SLICE_STRUCTS: Final = 1_000  # of an update, applied at once: 0.6 ms; pycrdt is quadratic (150,000 take it 51 s)
 SLICE_BYTES: Final = 16 * 1024  # the same, of many small updates
+WHOLE_BYTES: Final = 1024 * 1024  # of a state, loaded in one call of pycrdt: 60 ms; cut takes Python 0.2 s a MB
 SLICE_RANGES: Final = 250  # deleted ranges applied at once: up to 25 ms, in a document of 300,000 pieces
 NESTING_MAX: Final = 1_000  # shared types within shared types, in a document: deleting 31,000 levels ends a process
 CLOCK_MAX: Final = 2**31 - 1  # Yrs keeps clocks in 32 bits

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from .clash import asked_for, overlaps, refuse_clash
 from .content import Content
-from .document import Document, encode_clocks
+from .digest import encode_clocks
+from .document import Document
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX
@@ -123,11 +124,13 @@ class Replica(Content):
         for client, following in shape.needs:
             if clocks.get(client, 0) < following and reach.get(client, 0) < following:
                 missing.append((client, following))
-        lacking: dict[int, int] = {}  # a megabyte may delete a third of a million ranges of one client
+        lacking: dict[int, int] = {}  # a megabyte may delete half a million ranges of one client: one number of it
         for client, _, following in shape.deletes:
+            if following > lacking.get(client, 0):
+                lacking[client] = following
+        for client, following in lacking.items():
             if clocks.get(client, 0) < following and reach.get(client, 0) < following:
-                lacking[client] = max(following, lacking.get(client, 0))
-        missing.extend(lacking.items())
+                missing.append((client, following))
         if missing:
             return Judgement(Verdict.EARLY, tuple(missing))
         if reach:

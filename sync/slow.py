@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from . import extension, limits, wire
 from .closing import CLOSE_LIMIT
-from .document import encode_clocks
+from .digest import encode_clocks
 from .edge import Edge, EdgeStep
 from .errors import DocumentBroken, InvalidInput
 from .hosted import Hosted

@@ -47,10 +47,11 @@ def main() -> int:
         child.close()
     for name, count in sorted(report.by_decoder.items()):
         print(f"  {name:14} {count:>9,}")
+    cpu_ms, which = report.slowest
     print(
         f"{report.inputs:,} inputs in {report.seconds:,.0f} s with seed {options.seed}: {report.accepted:,} accepted,"
-        f" {report.refused:,} refused, {report.deaths} deaths, slowest decode {report.slowest_ms:.0f} ms,"
-        f" {len(report.findings)} findings"
+        f" {report.refused:,} refused, {report.deaths} deaths, slowest decode {cpu_ms:.0f} ms"
+        f" of CPU ({which}), {len(report.findings)} findings"
     )
     return 1 if report.findings else 0
 

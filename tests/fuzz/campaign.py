@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from tests.fuzz.child import HANG_S, decoder_named, input_of
 from tests.fuzz.decoders import DECODERS
@@ -45,7 +46,8 @@ class Report:
     inputs: int = 0
     accepted: int = 0
     refused: int = 0
-    slowest_ms: float = 0.0
+    slowest: tuple[float, str] = (0.0, "")
+    """Milliseconds of CPU, and which input took them."""
     deaths: int = 0
     seconds: float = 0.0
     by_decoder: dict[str, int] = field(default_factory=dict)
@@ -222,7 +224,8 @@ class Campaign:
         report.inputs += count
         report.accepted += accepted
         report.refused += refused
-        report.slowest_ms = max(report.slowest_ms, float(str(answer["slowest_ms"])))
+        cpu_ms, which = cast("tuple[float, str]", answer["slowest"])
+        report.slowest = max(report.slowest, (cpu_ms, which))
         report.by_decoder[decoder] = report.by_decoder.get(decoder, 0) + count
         found = answer["found"]
         assert isinstance(found, list)

@@ -52,6 +52,7 @@ def _run(decoder: Decoder, seed: int, first: int, count: int, progress: int) -> 
     words = {"accepted": 0, "refused": 0}
     found: list[dict[str, object]] = []
     slowest = 0.0
+    slowest_of = ""
     highest = 0.0
     for start in range(first, first + count, _PEAK_BATCH):
         numbers = range(start, min(start + _PEAK_BATCH, first + count))
@@ -61,7 +62,11 @@ def _run(decoder: Decoder, seed: int, first: int, count: int, progress: int) -> 
             _mark(progress, number)
             signal.setitimer(signal.ITIMER_PROF, HANG_S)
             verdict = judged(decoder, data)
-            slowest = max(slowest, verdict.cpu_ms)
+            if verdict.cpu_ms > slowest:
+                slowest, slowest_of = (
+                    verdict.cpu_ms,
+                    f"{decoder.name} input {number}, {len(data):,} bytes, {verdict.word}",
+                )
             if verdict.bad:
                 found.append(_finding(decoder, data, verdict.word, verdict.detail))
             else:
@@ -73,7 +78,7 @@ def _run(decoder: Decoder, seed: int, first: int, count: int, progress: int) -> 
                 highest = max(highest, mib)
                 if mib > RSS_MIB_MAX:
                     found.append(_finding(decoder, data, "memory", f"{mib:.0f} MiB for {len(data)} bytes"))
-    return {"count": count, **words, "found": found, "slowest_ms": slowest, "highest_mib": highest}
+    return {"count": count, **words, "found": found, "slowest": [slowest, slowest_of], "highest_mib": highest}
 
 
 def _finding(decoder: Decoder, data: bytes, word: str, detail: str) -> dict[str, object]:

@@ -31,6 +31,7 @@ from sync import extension, headers, text, wire
 from sync.document import Document
 from sync.errors import ConfigError, DocumentBroken, InvalidInput, InvalidUpdate, LimitReached
 from sync.ids import ConnId, DocId, from_subject_token
+from sync.limits import LARGE_FRAME_BYTES
 from sync.nesting import Places
 from sync.presence import Presence, encode_awareness
 from sync.replica import Replica
@@ -39,7 +40,7 @@ from sync.slices import cut
 from sync.token import decode_token
 from sync.validate import AwarenessEntry, check_awareness, check_state_vector, check_update
 from tests.fuzz.files import FILES
-from tests.fuzz.judging import Decoder
+from tests.fuzz.judging import Decoder, elsewhere, turn
 from tests.fuzz.sockets import SOCKETS
 from tests.sync import hostile
 from tests.sync.forged import forged
@@ -114,11 +115,28 @@ def _live(update: bytes, base: bytes) -> None:
     third.state()
 
 
+def _check(data: bytes) -> object:
+    """As an edge does (`server.large`)."""
+    if len(data) <= LARGE_FRAME_BYTES:
+        return check_update(data)
+    with elsewhere():
+        return check_update(data)
+
+
 def _take(data: bytes) -> object:
-    """As an edge and a leader take an update: gate, depth, pieces, and all of it applied."""
-    shape = check_update(data)
-    replica = Replica(_DOC, _base() if len(data) % 2 else None, guarded=True)
-    return replica.take(data, shape, 0).verdict, replica.materialise()
+    """As an edge takes an update: gate, depth, and all of it applied; a large one in pieces, each in a turn."""
+    verdicts = []
+    with elsewhere():
+        replica = Replica(_DOC, _base() if len(data) % 2 else None, guarded=True)
+        pieces = [data]
+        if len(data) > LARGE_FRAME_BYTES:
+            check_update(data)
+            pieces = cut(data, {})
+    for piece in pieces:
+        verdicts.append(replica.take(piece, check_update(piece), 0).verdict)
+        replica.materialise()
+        turn()
+    return verdicts
 
 
 def _in_pieces(data: bytes, value: object) -> None:
@@ -131,7 +149,8 @@ def _in_pieces(data: bytes, value: object) -> None:
         return  # structs that wait for each other
     brought = {client: following for piece in pieces for client, _, following in piece.brings}
     assert brought == {client: following for client, _, following in shape.brings}, "other clocks in pieces"
-    assert [span for piece in pieces for span in piece.deletes] == list(shape.deletes), "other deletions in pieces"
+    deleted = [span for piece in pieces for span in piece.deletes]
+    assert sorted(deleted) == sorted(shape.deletes), "other deletions in pieces"
 
 
 def _record(data: bytes) -> object:
@@ -342,7 +361,7 @@ def _small_texts(*texts: str) -> Callable[[], list[bytes]]:
 _DOTS = "0:1-1,abc:1-7,abc:9-12,1fffffffffffff:1-9007199254740991"
 
 DECODERS: tuple[Decoder, ...] = (
-    Decoder("update", _updates, check_update, (InvalidUpdate,), _live_with, weight=6),
+    Decoder("update", _updates, _check, (InvalidUpdate,), _live_with, weight=6),
     Decoder("take", _updates, _take, (InvalidUpdate, LimitReached, DocumentBroken), _in_pieces, weight=3),
     Decoder("record", lambda: [struct.pack("<HI2I", 3, 2, 1, 2) + b"a/babc"], _record, ()),
     Decoder("state-vector", _state_vectors, check_state_vector, (InvalidUpdate,), _ask),

@@ -12,7 +12,7 @@ import pytest
 from tests.fuzz import campaign
 from tests.fuzz.campaign import Campaign, Child, Finding, corpus, keep, minimised
 from tests.fuzz.decoders import DECODERS
-from tests.fuzz.judging import CPU_MS_MAX, RSS_MIB_MAX, Decoder, judged, peak_of
+from tests.fuzz.judging import CPU_MS_MAX, INPUT_BYTES_MAX, RSS_MIB_MAX, Decoder, elsewhere, judged, peak_of, turn
 from tests.fuzz.mutation import bent, large
 
 SECONDS = float(os.environ.get("SKERRY_FUZZ_SECONDS", "12"))
@@ -84,6 +84,26 @@ GUILTY = Decoder("guilty", lambda: [b"abcd"], _guilty, (ValueError,))
 def test_a_verdict_tells_what_a_decoder_did(data: bytes, word: str) -> None:
     assert judged(GUILTY, data).word == word
     assert CPU_MS_MAX == 100
+
+
+def test_what_a_thread_does_holds_nobody_up_and_the_longest_turn_counts() -> None:
+    def busy(ms: float) -> None:
+        ends = time.thread_time() + ms / 1000
+        while time.thread_time() < ends:
+            pass
+
+    def decode(data: bytes) -> None:
+        with elsewhere():
+            busy(150)
+        for _ in range(3):
+            busy(len(data))
+            turn()
+
+    decoder = Decoder("turns", lambda: [b""], decode, ())
+
+    assert judged(decoder, bytes(60)).word == "accepted"
+    assert judged(decoder, bytes(120)).word == "slow"
+    assert INPUT_BYTES_MAX == 1024 * 1024
 
 
 def test_what_a_decoder_takes_of_memory_is_measured() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.interop.agent import Agent
+from tests.interop.conftest import Same
 from tests.peer import Peer
 from tests.processes import Cluster
 
@@ -75,3 +76,38 @@ def test_typing_astral_characters_at_once_on_both_sides(agent: Agent, cluster: C
         ada.until("text", ben.read())
         assert (ben.read().count(FACE), ben.read().count("日")) == (20, 10)
     cluster.settle(doc, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "shown"),
+    [
+        ([(2, 1, "")], "a\ufffdb"),
+        ([(2, 1, ""), (1, 1, "")], "ab"),
+        ([(2, 0, "x")], "a\ufffdx\ufffdb"),
+        ([(1, 1, "x"), (2, 1, "y")], "axyb"),
+    ],
+    ids=["half deleted", "one half after the other", "typed within", "both replaced"],
+)
+def test_where_stock_yjs_cuts_a_character_everybody_sees_the_same(
+    agent: Agent, cluster: Cluster, doc: str, same: Same, cuts: list[tuple[int, int, str]], shown: str
+) -> None:
+    """As an editor does that counts UTF-16 units: nothing is refused, and who comes later reads what is left."""
+    ada = agent.open("ada", cluster["a"], doc).wait_synced()
+    ben = agent.open("ben", cluster["b"], doc).wait_synced()
+    ada.insert(0, f"a{FACE}b")
+    ben.until("text", f"a{FACE}b")
+
+    for index, length, text in cuts:
+        if length:
+            ada.delete(index, length)
+        if text:
+            ada.insert(index, text)
+
+    ada.until("text", shown)
+    ben.until("text", shown)
+    cyd = agent.open("cyd", cluster["b"], doc).wait_synced()
+    cyd.until("text", shown)
+    same(ada, ben, cyd)
+    ben.append("!")
+    ada.until("text", f"{shown}!")
+    cluster.settle(doc)

@@ -12,7 +12,7 @@ from typing import cast
 
 import pycrdt
 
-from sync.document import decode_snapshot_bytes
+from sync.digest import decode_snapshot_bytes
 from sync.validate import Shape, check_update
 
 __all__ = ["Contents", "Doc", "Roots", "fold_of", "merged", "roots", "shape_of", "view"]

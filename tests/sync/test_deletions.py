@@ -16,7 +16,7 @@ MEGABYTE = 1_000_000
 def deletes(*spans: tuple[int, int, int]) -> Deletions:
     made = Deletions()
     for span in spans:
-        made.add(*span)
+        made.adder()(span)
     return made
 
 

@@ -236,7 +236,7 @@ def test_places_know_how_deep_a_document_of_mixed_types_nests(seed: int) -> None
 
 @pytest.mark.parametrize("seed", range(200))
 def test_nothing_forged_stands_deeper_in_pycrdt_than_was_reckoned(seed: int) -> None:
-    """Any ids, parents and neighbours. Not where half a character was deleted: that state cannot be loaded anyhow."""
+    """Any ids, parents and neighbours. Not where pycrdt judges such neighbours otherwise when it loads them."""
     rng = random.Random(seed)
     document = Document(life(seed, 20).state)
     for _ in range(6):

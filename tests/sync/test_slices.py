@@ -124,3 +124,26 @@ def test_a_history_loads_whole_from_its_rows_wherever_slices_end(seed: int, monk
         rows[at : at + 4] = part
 
     assert document_of(None, rows).digest() == Document(history.state).digest()
+
+
+def backwards(count: int, client: int = 1) -> bytes:
+    head = b"\0\1" + write_var_uint(client) + write_var_uint(count)
+    return head + b"".join(write_var_uint(2 * at) + b"\1" for at in reversed(range(count)))
+
+
+def test_deletions_come_to_pycrdt_in_their_order_whatever_order_they_are_sent_in() -> None:
+    """20,000 backwards take it 0.6 s, 150,000 36 s; forwards 0.04 and 1.1."""
+    count = 40_000
+    author = Document(client_id=1)
+    state = author.edit_text("t", 0, 0, "ab" * count)
+    update = backwards(count)
+    replica = Replica(PLAN, state)
+
+    began = time.process_time()
+    replica.take(update, check_update(update), 0)
+    replica.materialise()
+    took = time.process_time() - began
+
+    assert took < 1.0
+    assert replica.materialise().text("t") == "b" * count
+    assert cut(update, {}) == cut(every_second(count), {})
