@@ -448,10 +448,14 @@ class Serving(Telling):
             host.answered = None
             update = merge(updates)
             self.writing.add_from_log(host.doc, update)
-            if host.held is not None:
-                host.held.append(wire.encode(wire.Update(update)))
-            elif host.conns:
-                self._fan_out(host, wire.encode(wire.Update(update)), (), out)
+            self.tell_content(host, update, out)
+
+    def tell_content(self, host: Hosted, update: bytes, out: Out) -> None:
+        """What came from the log goes to who has been told what the document holds; the others will be. Invariant 2."""
+        if host.held is not None:
+            host.held.append(wire.encode(wire.Update(update)))
+        elif host.conns and host.ready:
+            self._fan_out(host, wire.encode(wire.Update(update)), (), out)
 
     def flush(self, wall_ms: int, out: Out) -> Commit | None:
         """Everything pending becomes one change per document and context, and all of it one commit."""
