@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from . import limits, wire
+from . import limits
 from .brink import Doing, present
 from .catchup import Catchup
 from .change import SyncAnswer
@@ -23,19 +23,16 @@ from .company import Out
 from .document import Document
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .giving_way import compare
-from .hosted import Answered, Hosted
+from .hosted import Hosted, whole_answer
 from .replica import Replica, Verdict
 from .serving import Serving
 from .slices import cut
 from .step import Compact
 from .validate import Shape, check_update
 
-__all__ = ["Looked", "Piece", "answer_whole", "conclude", "look", "take_made", "take_piece"]
+__all__ = ["Looked", "Piece", "conclude", "look", "take_made", "take_piece"]
 
 Piece = tuple[bytes, Shape]
-
-_ALL = b"\x00"
-"""The state vector of who has nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +92,8 @@ def take_made(serving: Serving, host: Hosted, replica: Replica, looked: Looked, 
     else:
         serving.writing.add_from_log(host.doc, update)
     serving.tell_content(host, update, out)
-    answer_whole(host, replica, update)
+    host.answered = whole_answer(replica, update)
     return True
-
-
-def answer_whole(host: Hosted, replica: Replica, state: bytes) -> None:
-    """`state` is all of this document: who asks for all of it meanwhile gets the same bytes."""
-    host.answered = Answered(replica, _ALL, wire.encode(wire.SyncStep2(state)))
 
 
 def take_piece(

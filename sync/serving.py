@@ -33,7 +33,7 @@ from .errors import (
     LimitReached,
     SkerryError,
 )
-from .hosted import Answered, Flushed, Hosted, Pending, replica_of
+from .hosted import Answered, Flushed, Hosted, Pending, replica_of, whole_answer
 from .ids import ConnId, DocId, Dot, Origin
 from .ports import StoredDocument
 from .pressure import Pressure
@@ -369,6 +369,8 @@ class Serving(Telling):
             host.rows = len(stored.updates)
             host.row_bytes = sum(map(len, stored.updates))
             host.state_bytes = len(stored.state or b"")
+            if stored.state and not (stored.updates or suspects) and host.conns:
+                host.answered = whole_answer(host.replica, stored.state)
         if stored is None and self.linked and not host.ready:
             host.ready_by_ms = now_ms + limits.FIRST_OPEN_MS_MAX
         else:

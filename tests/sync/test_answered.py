@@ -153,3 +153,19 @@ def _island_that_asked(*words: str, turns: int = 1) -> tuple[Island, SyncAnswer]
     sea.chair.said.clear()
     island.open(1)
     return island, sea.chair.answer(island.asks.pop())
+
+
+def test_who_has_nothing_is_answered_with_the_state_that_was_stored() -> None:
+    island, answer = _island_that_asked("written elsewhere")
+    island.do(island.edge.sync_answered(answer, island.now, look(answer, blank=True)))
+    island.commit()
+    again = Island("a", 2, store=island.store)
+
+    again.open(1)
+    with_news = Island("a", 3, store=island.store)
+    again.send(1, frame(Ada(9).type("here ")))
+    again.commit()
+    with_news.open(1)
+
+    assert wire.SyncStep2(answer.update) in again.sent[1]
+    assert wire.SyncStep2(answer.update) not in with_news.sent[1], "there is more than the state by then"
