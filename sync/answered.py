@@ -19,6 +19,7 @@ from . import limits
 from .brink import Doing, present
 from .catchup import Catchup
 from .change import SyncAnswer
+from .clash import probing
 from .company import Out
 from .document import Document
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
@@ -131,6 +132,8 @@ def conclude(
     out: Out,
 ) -> bool:
     """An answer was taken: is there more to ask, or to heal? True where edge and leader are known to be equal."""
+    if host.suspect and probing(replica.clocks, theirs) == replica.clocks:
+        host.suspect = False  # the leader has nothing of whom this edge knows: nothing to compare
     if host.suspect:
         host.suspect, host.probe = False, dict(theirs)
         catchup.want(host.doc, now_ms)

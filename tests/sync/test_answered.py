@@ -169,3 +169,31 @@ def test_who_has_nothing_is_answered_with_the_state_that_was_stored() -> None:
 
     assert wire.SyncStep2(answer.update) in again.sent[1]
     assert wire.SyncStep2(answer.update) not in with_news.sent[1], "there is more than the state by then"
+
+
+def test_a_leader_that_has_nothing_of_an_edge_that_was_away_is_asked_once() -> None:
+    island, sea = Island("a", 1), Sea()
+    island.open(1)
+    island.send(1, frame(Ada(1).type("typed while it was cut off")))
+    island.commit()
+
+    island.link()
+    island.do(island.edge.sync_answered(sea.chair.answer(island.asks.pop()), island.now))
+
+    assert island.asks == [], "there is nothing to compare with"
+
+
+def test_what_both_have_of_an_edge_that_was_away_is_compared() -> None:
+    island, ada = Island("a", 1), Ada(1)
+    sea = Sea(island)
+    island.open(1)
+    island.send(1, frame(ada.type("seen by everybody; ")))
+    sea.settle()
+    island.do(island.edge.link_down(island.now))
+    island.send(1, frame(ada.type("typed while it was cut off")))
+    island.commit()
+
+    island.link()
+    island.do(island.edge.sync_answered(sea.chair.answer(island.asks.pop()), island.now))
+
+    assert len(island.asks) == 1
