@@ -342,6 +342,7 @@ class Bus:
 
     def serve_stamp(self) -> None:
         """Mark a log that was rolled back, for those that may not."""
+        self._keeper.stores_in_all = True
         handle = stamp.serve_stamp(
             lambda: self.session().link, self.layout, self._keeper.holds, lambda: self._keeper.look_now()
         )

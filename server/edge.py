@@ -23,15 +23,16 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from sync import wire
+from sync.answered import Looked, look
 from sync.brink import loading
-from sync.change import Beacon, Logged, Merged, RepairAsk
+from sync.change import Beacon, Logged, Merged, RepairAsk, SyncAnswer
 from sync.compacting import refusal_of
 from sync.content import Captured
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, StoreError
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
 from sync.lane import fold_around
-from sync.limits import COMMIT_LAZY_MS, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
+from sync.limits import COMMIT_LAZY_MS, LARGE_FRAME_BYTES, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
 from sync.loading import document_of
 from sync.ports import StoredDocument
 from sync.replica import Replica
@@ -428,7 +429,23 @@ class EdgeDaemon:
             log.debug("sync_failed doc=%s detail=%r", named(ask.doc), scrubbed(str(error), ask.doc))
             self._do(self.machine.sync_failed(ask.doc, ask.ask, now_ms()))
         else:
-            self._do(self.machine.sync_answered(answer, now_ms()))
+            looked = await self._looked_at(answer, ask.state_vector == b"\0")
+            self._do(self.machine.sync_answered(answer, now_ms(), looked))
+
+    async def _looked_at(self, answer: SyncAnswer, blank: bool) -> Looked | None:
+        """A large answer does not hold the loop: it is checked in a thread, and taken in pieces (`sync.answered`)."""
+        if len(answer.update) <= LARGE_FRAME_BYTES:
+            return None
+        looked = await self._loop.run_in_executor(self._reader, look, answer, blank)
+        if looked is None:
+            return None
+        for piece in looked.pieces:
+            step = self.machine.sync_piece(answer, piece, now_ms())
+            if step is None:
+                return replace(looked, pieces=())
+            self._do(step)
+            await asyncio.sleep(0)
+        return replace(looked, taken=bool(looked.pieces))
 
     async def _load_logged(self, doc: DocId) -> None:
         try:

@@ -93,6 +93,8 @@ class LinkKeeper:
         self._doubted: tuple[Version, DocId] | None = None
         self._epoch_known: int | None = None
         self._was_up = False
+        self.stores_in_all = False
+        """A leader makes each stream anew that is gone when the link comes back; an edge asks for the log alone."""
         self._cut_until = 0.0
         self._look_now = asyncio.Event()
         self._wake = asyncio.Event()
@@ -213,9 +215,12 @@ class LinkKeeper:
         witness = (
             self._witness
         )  # before the state is read: it moves on while edits are shipped, and would be ahead of it
-        state = await ensure_streams(
-            link, self._layout, shards=config.shards, replicas=config.replicas, development=config.development
-        )
+        quick = self._was_up and not self.stores_in_all
+        state = await read_log_state(link, self._layout) if quick else None
+        if state is None or state.epoch != self._epoch_known:  # else it is the log whose streams this process has seen
+            state = await ensure_streams(
+                link, self._layout, shards=config.shards, replicas=config.replicas, development=config.development
+            )
         return await self._judge(link, state, witness)
 
     async def _judge(self, link: NatsLink, state: LogState, witness: Witness | None) -> tuple[LogState, bool]:

@@ -78,7 +78,7 @@ class NatsLink:
         self.closed: asyncio.Future[str] = loop.create_future()
         self._client = _Client()
         self._last_error = ""
-        self._inbox = f"_INBOX.skerry{secrets.token_hex(10)}"
+        self._inbox = f"_INBOX.{secrets.token_urlsafe(9)}"  # short: each question and each change names it
         self._replies: dict[str, Handler] = {}
         self._reply_next = 0
         self._loop = loop

@@ -61,9 +61,13 @@ class Catchup:
         """It has to be loaded first; who loads it wants it again."""
         self._wanted.pop(doc, None)
 
+    def is_open(self, number: int, doc: DocId) -> bool:
+        """Nobody has answered it yet."""
+        return self._open.get(number, (None, 0))[0] == doc
+
     def closed(self, number: int, doc: DocId) -> bool:
         """The question was answered or failed. False where it was not open any more."""
-        if self._open.get(number, (None, 0))[0] != doc:
+        if not self.is_open(number, doc):
             return False
         del self._open[number]
         self._asked.discard(doc)

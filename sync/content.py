@@ -221,6 +221,10 @@ class Content:
         self._read(lambda _: captured.verify())
         return captured.state
 
+    def look_at_deletions_again(self) -> None:
+        """What was applied may have deleted what no range has named yet."""
+        self._deleted = None
+
     def _deleted_already(self, shape: Shape) -> bool:
         if self._deleted is None:
             self._deleted = self._read(Document.deleted)

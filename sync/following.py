@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from . import extension, limits
+from .answered import Looked, Piece, conclude, take_made, take_piece
 from .change import Beacon, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .company import Out
 from .document import EMPTY_UPDATE
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .folding import fold_log
-from .giving_way import REFUSED, clashed, compare, cut_wrongly, give_way, question_of, replaced
+from .giving_way import REFUSED, clashed, cut_wrongly, give_way, question_of, replaced
 from .hosted import Hosted
 from .ids import DocId, Dot, DotSet, Origin, Version
 from .outbox import Outbox
@@ -185,8 +186,14 @@ class Following(Outbox):
         if host.failures >= _LOG_AFTER_FAILURES:
             out.append(LoadLogged(doc, None))
 
-    def sync_answered(self, answer: SyncAnswer, now_ms: int) -> EdgeStep:
-        """What this edge lacked, and how far the leader is."""
+    def sync_piece(self, answer: SyncAnswer, piece: Piece, now_ms: int) -> EdgeStep | None:
+        """A part of an answer that is still open. None: what remains of it has to be taken as a whole."""
+        out: Out = []
+        taken = take_piece(self._serving, self._catchup, self.epoch, answer, piece, now_ms, out)
+        return Step(tuple(out)) if taken or out else None
+
+    def sync_answered(self, answer: SyncAnswer, now_ms: int, looked: Looked | None = None) -> EdgeStep:
+        """What this edge lacked, and how far the leader is. `looked`: what was found out about it elsewhere."""
         if not self._catchup.closed(answer.ask, answer.doc):
             return Step()
         out: Out = []
@@ -198,7 +205,7 @@ class Following(Outbox):
                     if replaced(self._serving, self._catchup, host, answer, now_ms, out):
                         self._confirm(host, answer.dots, answer.version, now_ms, out, answered=True)
                 else:
-                    self._take_answer(host, replica, answer, now_ms, out)
+                    self._take_answer(host, replica, answer, looked, now_ms, out)
             except ClientIdClash as error:
                 clashed(host, self._catchup, error, now_ms, out)
             except (InvalidUpdate, LimitReached) as error:
@@ -214,32 +221,20 @@ class Following(Outbox):
         self._pump(now_ms, out)
         return Step(tuple(out))
 
-    def _take_answer(self, host: Hosted, replica: Replica, answer: SyncAnswer, now_ms: int, out: Out) -> None:
+    def _take_answer(
+        self, host: Hosted, replica: Replica, answer: SyncAnswer, looked: Looked | None, now_ms: int, out: Out
+    ) -> None:
         theirs = check_state_vector(answer.state_vector)
-        if cut_wrongly(host, check_update(answer.update), theirs):
+        looked = looked or Looked(check_update(answer.update))
+        if cut_wrongly(host, looked.shape, theirs):
             raise InvalidUpdate("cut within a character; asked again otherwise")
         host.failures = 0
         host.checked_ms = now_ms
         self._refused(host, answer.rejected, answer.dots, answer.reason, now_ms, out)
-        self._take_state(host, replica, answer.update, answer.version, answer.dots, now_ms, out, of_leader=True)
+        update = answer.update if not looked.taken else EMPTY_UPDATE
+        self._take_state(host, replica, update, looked, answer.version, answer.dots, now_ms, out, of_leader=True)
         self._serving.become_ready(host, out)
-        if host.suspect:
-            host.suspect, host.probe = False, theirs
-            self._catchup.want(host.doc, now_ms)
-            return
-        if not self._serving.settled(host):
-            host.compare = bool(len(host.unmerged))
-            if not host.compare:
-                self._catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)
-            return
-        if host.told is not None and host.told.epoch == self.epoch and host.told.seq > answer.version.seq:
-            self._catchup.want(host.doc, now_ms)  # a broadcast has overtaken the answer
-            return
-        if replica.version != answer.version:
-            if self._catchup.sweeps(host.doc):
-                self._catchup.want(host.doc, now_ms + limits.HEAL_PAUSE_MS)
-            return
-        if compare(self._serving, self._catchup, host, replica, answer, theirs, now_ms, out):
+        if conclude(self._serving, self._catchup, host, replica, answer, theirs, now_ms, out):
             self._tell_merged(host, sorted(host.tracking.placed), out)
 
     def _take_state(
@@ -247,6 +242,7 @@ class Following(Outbox):
         host: Hosted,
         replica: Replica,
         update: bytes,
+        looked: Looked,
         version: Version,
         dots: DotSet,
         now_ms: int,
@@ -255,11 +251,12 @@ class Following(Outbox):
         of_leader: bool,
     ) -> None:
         """Take a difference that ends at `version`. What an edge folds itself is not merged by the leader."""
-        taken = replica.take(update, check_update(update), now_ms)
-        self._serving.take_in(host, taken, out)
-        if taken.verdict is Verdict.EARLY:
-            self._catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)
-            return
+        if not looked.taken and not take_made(self._serving, host, replica, looked, update, out):
+            taken = replica.take(update, looked.shape, now_ms)
+            self._serving.take_in(host, taken, out)
+            if taken.verdict is Verdict.EARLY:
+                self._catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)
+                return
         mine = replica.version
         if mine is None or mine.epoch != version.epoch or mine.seq < version.seq:
             replica.version = version
@@ -314,7 +311,10 @@ class Following(Outbox):
                 fold = fold_log(doc, snapshot, entries, self.epoch, now_ms)
             if fold.version is not None:
                 update = fold.diff(host.replica.state_vector())
-                self._take_state(host, host.replica, update, fold.version, fold.dots, now_ms, out, of_leader=False)
+                looked = Looked(check_update(update))
+                self._take_state(
+                    host, host.replica, update, looked, fold.version, fold.dots, now_ms, out, of_leader=False
+                )
         except (InvalidUpdate, LimitReached, DocumentBroken) as error:
             out.append(Report("log_unreadable", doc, str(error)))
         self._serving.become_ready(host, out)

@@ -17,8 +17,9 @@ from .presence import Presence
 from .replica import Replica, Taken
 from .tracking import Tracking
 from .validate import AwarenessEntry, Shape
+from .wire import SyncStep2, encode
 
-__all__ = ["Compaction", "Flushed", "Hosted", "News", "Pending", "replica_of"]
+__all__ = ["Compaction", "Flushed", "Hosted", "News", "Pending", "replica_of", "whole_answer"]
 
 
 class Pending(NamedTuple):
@@ -50,6 +51,11 @@ class Answered:
     replica: Replica
     state_vector: bytes
     frame: bytes
+
+
+def whole_answer(replica: Replica, state: bytes) -> Answered:
+    """`state` is all of this document: who has nothing is answered with it; it need not be encoded anew."""
+    return Answered(replica, b"\x00", encode(SyncStep2(state)))
 
 
 @dataclass(slots=True)

@@ -149,6 +149,15 @@ class Replica(Content):
                 return Taken(Verdict.NEW, (update,))
         return self._take(update, shape, now_ms, conn)
 
+    def adopt(self, document: Document, update: bytes, shape: Shape) -> bool:
+        """The replica is empty, and becomes what was made of this elsewhere; False: it is not. Raises InvalidUpdate."""
+        if self.clocks or self._unapplied or self.early or self._suspected:
+            return False
+        self.check_depth(update, shape)
+        self.clocks.update((client, following) for client, _, following in shape.brings)
+        self._document, self._named, self._places, self._deleted = document, shape.names, None, None
+        return True
+
     def _take(
         self, update: bytes, shape: Shape, now_ms: int, conn: ConnId | None = None, seq: int | None = None
     ) -> Taken:

@@ -33,7 +33,7 @@ from .errors import (
     LimitReached,
     SkerryError,
 )
-from .hosted import Answered, Flushed, Hosted, Pending, replica_of
+from .hosted import Answered, Flushed, Hosted, Pending, replica_of, whole_answer
 from .ids import ConnId, DocId, Dot, Origin
 from .ports import StoredDocument
 from .pressure import Pressure
@@ -369,6 +369,8 @@ class Serving(Telling):
             host.rows = len(stored.updates)
             host.row_bytes = sum(map(len, stored.updates))
             host.state_bytes = len(stored.state or b"")
+            if stored.state and not (stored.updates or suspects) and host.conns:
+                host.answered = whole_answer(host.replica, stored.state)
         if stored is None and self.linked and not host.ready:
             host.ready_by_ms = now_ms + limits.FIRST_OPEN_MS_MAX
         else:
@@ -448,10 +450,14 @@ class Serving(Telling):
             host.answered = None
             update = merge(updates)
             self.writing.add_from_log(host.doc, update)
-            if host.held is not None:
-                host.held.append(wire.encode(wire.Update(update)))
-            elif host.conns:
-                self._fan_out(host, wire.encode(wire.Update(update)), (), out)
+            self.tell_content(host, update, out)
+
+    def tell_content(self, host: Hosted, update: bytes, out: Out) -> None:
+        """What came from the log goes to who has been told what the document holds; the others will be. Invariant 2."""
+        if host.held is not None:
+            host.held.append(wire.encode(wire.Update(update)))
+        elif host.conns and host.ready:
+            self._fan_out(host, wire.encode(wire.Update(update)), (), out)
 
     def flush(self, wall_ms: int, out: Out) -> Commit | None:
         """Everything pending becomes one change per document and context, and all of it one commit."""

@@ -171,6 +171,32 @@ def test_a_stream_lost_under_a_living_connection_is_made_anew_and_is_another_epo
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_link_that_comes_back_looks_at_the_log_alone_and_a_leaders_at_every_stream(
+    nats: NatsServer, namespace: str, leads: bool
+) -> None:
+    async def run() -> None:
+        ear = Ear()
+        async with running(nats.url, namespace, ear=ear) as bus, running(nats.url, namespace) as other:
+            if leads:
+                bus.serve_stamp()
+            link, snapshots = other.session().link, bus.layout.snapshots
+            await api(link, f"STREAM.DELETE.{snapshots}")
+            asked: list[str] = []
+            link.subscribe("$JS.API.STREAM.INFO.>", lambda message: asked.append(message.subject.rpartition(".")[2]))
+            await link.request(f"$JS.API.STREAM.INFO.{bus.layout.changes}")
+            asked.clear()
+
+            bus.cut(0.2)
+            await until(lambda: len(ear.links) == 3, seconds=5)
+            await link.request(f"$JS.API.STREAM.INFO.{bus.layout.changes}")
+
+            assert (snapshots in asked) is leads
+            assert bus.layout.changes in asked
+
+    asyncio.run(run())
+
+
 def test_a_stream_replaced_between_two_looks_does_not_acknowledge_into_the_old_epoch(
     nats: NatsServer, namespace: str
 ) -> None:

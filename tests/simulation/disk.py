@@ -146,12 +146,20 @@ class Disk:
                     self.image.dots.add((write.doc, write.dot))
                 if not write.folded:
                     rows.setdefault(write.doc, []).append(write)
-        compacted = {write.doc for write in writes if isinstance(write, Compact)}
+        compacted: set[DocId] = set()
+        for write in writes:
+            if isinstance(write, Compact):
+                compacted.add(write.doc)
+                held = self.image.contents.setdefault(write.doc, Contents())
+                if not held.brings_held(shape_of(write.state)):  # the leader's, where nothing was here
+                    held.add(shape_of(write.state))
         for doc, appended in rows.items():
             held = self.image.contents.setdefault(doc, Contents())
             for row in appended:
                 behind_its_state = row.dot is None and doc in compacted  # stored since the state was taken
-                if self.watched and not behind_its_state and held.holds(shape_of(row.update)):
+                # of an answer in pieces: what goes with a deletion before it, as a child of what is gone
+                last_piece = row.dot is None and not shape_of(row.update).brings
+                if self.watched and not (behind_its_state or last_piece) and held.holds(shape_of(row.update)):
                     raise Violation(f"{self.name}: {doc}: stores again what is there, as {row.dot}")
             shape = shape_of(merged(row.update for row in appended))  # two rows may each need a part of the other
             missing = held.early(shape)

@@ -10,9 +10,11 @@ effect is held against what must be true of it:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
+from sync.answered import look
 from sync.change import Beacon, Change, Merged, RepairAsk, SyncAnswer
 from sync.compacting import refusal_of
 from sync.content import Captured
@@ -407,8 +409,19 @@ class EdgeNode:
 
     # --- what the bus brings -----------------------------------------------------------------------------------------
     def answered(self, answer: SyncAnswer) -> None:
-        if self.edge is not None and self.uplink.linked:
-            self._do(self.edge.sync_answered(answer, self.world.now_ms))
+        """One in three is looked at beforehand as what an empty document asked for, one in three is taken in pieces."""
+        if self.edge is None or not self.uplink.linked:
+            return
+        looked = look(answer, answer.ask % 3 == 1) if answer.ask % 3 else None
+        for piece in looked.pieces if looked is not None else ():
+            step = self.edge.sync_piece(answer, piece, self.world.now_ms)
+            if step is None:
+                break
+            self._do(step)
+        else:
+            if looked is not None and looked.pieces:
+                looked = replace(looked, taken=True)
+        self._do(self.edge.sync_answered(answer, self.world.now_ms, looked))
 
     def merged(self, merged: Merged) -> None:
         if self.edge is not None and self.uplink.linked:
