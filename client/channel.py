@@ -7,6 +7,8 @@ Invariants:
 2. Edits go in their order and by their names. What the edge lacks besides goes before the first edit that needs it, or
    behind the last one. An edge that lets this client only read is told the edits, once: it says of those that it has
    how safe they are. What it lacks besides stays here.
+3. How far the document is, and whose changes are in it, is believed of an edge that has answered what it lacks: some
+   older ones say it before that.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ class Channel:
         """What the edge holds, as far as it is known here: only its clocks count, nothing is applied."""
         self._greeted = False
         """It has everything that was here when it asked."""
+        self._answered = False
+        """It has said what this document lacks."""
         self._row = 0
         """The last edit that was sent."""
         self._replies: deque[_Sent] = deque()
@@ -72,6 +76,7 @@ class Channel:
                 document.take(update)
             case wire.SyncStep2(update):
                 document.take(update)
+                self._answered = True
                 document.waiting.synced(True)
             case extension.Safe(stage, dots, version):
                 self._said_ms = now_ms
@@ -80,13 +85,15 @@ class Channel:
                 self._said_ms = now_ms
                 document.rejected(dots, reason)
             case extension.At(version):
-                document.at(version)
+                if self._answered:  # Invariant 3.
+                    document.at(version)
             case wire.SyncStep1(state_vector):
                 return self._asked(check_state_vector(state_vector))
             case extension.Reached(number, reached, _):
                 document.waiting.answered(number, reached)
             case extension.Changed(changes):
-                document.changed(changes)
+                if self._answered:
+                    document.changed(changes)
             case wire.AwarenessUpdate(payload):
                 return document.awareness.receive(payload, now_ms)
             case wire.QueryAwareness():

@@ -448,6 +448,8 @@ class OpenDocument:
         self._tell(Rejected(self.doc, tuple(refused), reason, now_ms))
 
     def at(self, version: Version) -> None:
+        if self.replica.early:
+            return  # not all that was sent is in: what is missing is asked for, and the answer ends with a version
         self.replica.version = version
         self._moved = True
         self._host.store_soon(self)
@@ -533,7 +535,11 @@ class OpenDocument:
         )
 
     def _covers(self, token: Token) -> bool:
-        if token.dot is not None and (token.dot in self._own or token.dot in self.replica.dots):
+        if token.dot is not None and token.dot in self._own:
+            return True
+        if self.replica.early:
+            return False
+        if token.dot is not None and token.dot in self.replica.dots:
             return True
         version = self.version
         return token.version is not None and version is not None and version.covers(token.version)

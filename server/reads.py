@@ -108,6 +108,7 @@ async def wait_for(daemon: EdgeDaemon, doc: DocId, token: str, wait_ms: int) -> 
     decode_token(token, daemon.config.namespace, doc)
     waiting = _Waiting(asyncio.get_running_loop().create_future())
     conn = daemon.opened(waiting, doc, extended=True, read_only=True)
+    daemon.machine.reads_itself(conn)
     try:
         daemon.received(conn, extension.encode(extension.Await(1, token, wait_ms)))
         reached = await asyncio.wait_for(waiting.reached, wait_ms / 1000 + 5)

@@ -76,10 +76,16 @@ class Edge(Following):
 
     def _heard(self, host: Hosted, now_ms: int, out: Out) -> None:
         """Somebody waits for a token at this document, perhaps since this moment."""
-        self._look_at_waiters(host, now_ms, out)
+        self._serving.look_at_waiters(host, now_ms, out)
         if host.tracking.waiters and self.shipping.up:
             self._catchup.want(host.doc, now_ms)
             self._pump(now_ms, out)
+
+    def reads_itself(self, conn: ConnId) -> None:
+        """This connection looks at the replica when its token is reached: nothing has to be sent to it before."""
+        host = self._serving.host_of(conn)
+        if host is not None:
+            host.tracking.answered(conn)
 
     def refused(self, conn: ConnId, error: SkerryError, now_ms: int) -> EdgeStep:
         """The shell has looked at a frame of a client before this machine, and it cannot be."""
@@ -162,13 +168,13 @@ class Edge(Following):
         for doc in sorted({write.doc for write in commit.writes} if commit is not None else ()):
             host = self._serving.hosted.get(doc)
             if host is not None and host.tracking.waiters:
-                self._look_at_waiters(host, now_ms, out)
+                self._serving.look_at_waiters(host, now_ms, out)
         return Step(tuple(out), commit)
 
     def committed(self, ticket: int, now_ms: int) -> EdgeStep:
         """The commit is on disk: now its changes are published and its writers told."""
         out: Out = []
-        self._committed(ticket, out)
+        self._committed(ticket, now_ms, out)
         return Step(tuple(out))
 
     def verified(self, captured: Captured, refusal: str) -> EdgeStep:
@@ -234,7 +240,7 @@ class Edge(Following):
                 continue  # ten thousand quiet documents cost a comparison each
             host.looked_ms = now_ms
             if host.tracking.waiters:
-                self._look_at_waiters(host, now_ms, out)
+                self._serving.look_at_waiters(host, now_ms, out)
             if self._serving.tick(host, now_ms, out) or self._unchecked(host, now_ms):
                 self._want_again(host, now_ms)
             if self._may_leave(host):

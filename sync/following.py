@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from . import extension, limits
+from . import limits
 from .answered import Looked, Piece, conclude, take_made, take_piece
 from .change import Beacon, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .company import Out
@@ -26,9 +26,8 @@ from .hosted import Hosted
 from .ids import DocId, Dot, DotSet, Origin, Version
 from .outbox import Outbox
 from .replica import Replica, Verdict, covers
-from .step import AskSync, EdgeEffect, LoadLogged, Report, Send, Step
+from .step import AskSync, EdgeEffect, LoadLogged, Report, Step
 from .token import Token
-from .tracking import Waiter
 from .validate import check_state_vector, check_update
 
 __all__ = ["EdgeSettings", "EdgeStep", "Following"]
@@ -269,29 +268,15 @@ class Following(Outbox):
     def _tell_version(self, host: Hosted, before: Version | None, now_ms: int, out: Out) -> None:
         """To clients of the extension: everything up to here was sent; and to those who waited for it."""
         assert host.replica is not None
-        conns = tuple(host.tracking.conns)
         version = host.replica.version
-        if conns and version is not None and version != before:
-            out.append(Send(conns, extension.encode(extension.At(version))))
-        self._look_at_waiters(host, now_ms, out)
+        if version is not None and version != before:
+            self._serving.tell_version(host, version, out)
+        self._serving.look_at_waiters(host, now_ms, out)
 
     def covers(self, doc: DocId, token: Token) -> bool:
         """Whether what this edge holds in memory has seen what the token stands for."""
         host = self._serving.hosted.get(doc)
         return host is not None and host.replica is not None and covers(host.replica, token)
-
-    def _look_at_waiters(self, host: Hosted, now_ms: int, out: Out) -> None:
-        """Who has waited long enough, one way or the other."""
-        waiting: list[Waiter] = []
-        for waiter in host.tracking.waiters:
-            reached = host.ready and host.replica is not None and covers(host.replica, waiter.token)
-            if not reached and now_ms < waiter.until_ms:
-                waiting.append(waiter)
-                continue
-            version = host.replica.version if host.replica is not None else None
-            answer = extension.Reached(waiter.number, reached, str(version) if version is not None else "nothing")
-            out.append(Send((waiter.conn,), extension.encode(answer)))
-        host.tracking.waiters = waiting
 
     def logged(
         self,

@@ -5,6 +5,7 @@ Room: the edge machine's record; state only. `sync.edge` decides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from .tracking import Tracking
 from .validate import AwarenessEntry, Shape
 from .wire import SyncStep2, encode
 
-__all__ = ["Compaction", "Flushed", "Hosted", "News", "Pending", "replica_of", "whole_answer"]
+__all__ = ["Compaction", "Flushed", "Held", "Hosted", "News", "Pending", "replica_of", "whole_answer"]
 
 
 class Pending(NamedTuple):
@@ -69,6 +70,15 @@ class News:
     """Whom the other edges are to hear of."""
 
 
+class Held(NamedTuple):
+    """A frame that waits for a commit."""
+
+    frame: bytes
+    claim: bool = False
+    """It says something of what was sent before it: for clients of the extension."""
+    besides: Sequence[ConnId] = ()
+
+
 @dataclass(slots=True)
 class Compaction:
     """A state that is being verified, and what was stored since it was taken."""
@@ -100,8 +110,9 @@ class Hosted:
     relayed: bool = False
     """The next flush may hold what one client made and another one brought: nobody is told before its commit, or the
     first would take it for the echo that says "on disk"."""
-    held: list[bytes] | None = None
-    """Such a flush is on its way to the disk: what comes from the log meanwhile, for after it (it may depend on it)."""
+    held: list[Held] | None = None
+    """Such a flush is on its way to the disk: what comes from the log meanwhile, for after it (it may depend on it),
+    and what is said of what was sent."""
     presence: Presence = field(default_factory=Presence)
     news: News | None = None
     tracking: Tracking = field(default_factory=Tracking)
@@ -149,6 +160,11 @@ class Hosted:
     idle_since_ms: int = 0
     looked_ms: int = -LOOK_MS
     """When its time limits were last looked at."""
+
+    @property
+    def told_all(self) -> bool:
+        """Whoever was answered has been sent everything that is here."""
+        return self.ready and self.replica is not None and self.held is None and not self.pending
 
     @property
     def restless(self) -> bool:

@@ -74,9 +74,9 @@ class Outbox:
             if waiting:  # else they have been merged meanwhile, and leave the outbox with the same commit
                 self._serving.writing.add(MarkShipped(doc, waiting))
 
-    def _committed(self, ticket: int, out: Out) -> None:
+    def _committed(self, ticket: int, now_ms: int, out: Out) -> None:
         """Invariants 1 and 3."""
-        changes = self._serving.committed(ticket, out)
+        changes = self._serving.committed(ticket, now_ms, out)
         dropped = self._dropped.pop(ticket, None)
         if dropped:
             self._late.append((self.shipping.read_number, dropped))

@@ -33,7 +33,7 @@ from .errors import (
     LimitReached,
     SkerryError,
 )
-from .hosted import Answered, Flushed, Hosted, Pending, replica_of, whole_answer
+from .hosted import Answered, Flushed, Held, Hosted, Pending, replica_of, whole_answer
 from .ids import ConnId, DocId, Dot, Origin
 from .ports import StoredDocument
 from .pressure import Pressure
@@ -86,7 +86,7 @@ class Serving(Telling):
         host.conns[conn] = None
         host.relayed = host.relayed or bool(host.pending)  # it may be back already, and what waits its own
         if extended:
-            host.tracking.conns[conn] = None
+            host.tracking.joined(conn)
             if read_only:
                 out.append(Send((conn,), _READ_ONLY))  # before it edits: a stock client is told when it does
         self.load(host, out)
@@ -313,7 +313,7 @@ class Serving(Telling):
             frame = wire.encode(wire.SyncStep2(host.replica.diff(state_vector)))
             answered = host.answered = Answered(host.replica, state_vector, frame)
         out.append(Send((conn,), answered.frame))
-        if conn in host.tracking.conns and host.replica.version is not None:
+        if host.tracking.answered(conn) and host.replica.version is not None:
             out.append(Send((conn,), extension.encode(extension.At(host.replica.version))))
 
     def _drop_conn(self, conn: ConnId, code: int, reason: str, now_ms: int, out: Out) -> None:
@@ -455,7 +455,7 @@ class Serving(Telling):
     def tell_content(self, host: Hosted, update: bytes, out: Out) -> None:
         """What came from the log goes to who has been told what the document holds; the others will be. Invariant 2."""
         if host.held is not None:
-            host.held.append(wire.encode(wire.Update(update)))
+            host.held.append(Held(wire.encode(wire.Update(update))))
         elif host.conns and host.ready:
             self._fan_out(host, wire.encode(wire.Update(update)), (), out)
 
@@ -514,7 +514,7 @@ class Serving(Telling):
         if not compacting.end(host, captured, refusal, self.writing, out) and host is not None:
             self.rebuild(host, refusal, out)
 
-    def committed(self, ticket: int, out: Out) -> list[Change]:
+    def committed(self, ticket: int, now_ms: int, out: Out) -> list[Change]:
         """The commit is on disk: its writers are told (invariant 1). Returns what may be published now."""
         changes: list[Change] = []
         for part in self._tickets.pop(ticket):
@@ -527,12 +527,12 @@ class Serving(Telling):
             if writers:
                 out.append(Send(writers, part.frame))
             if host.held is not None and not host.commits:
-                held, host.held = host.held, None
-                for frame in held:
-                    self._fan_out(host, frame, (), out)
+                self.release_held(host, out)
             edits = host.tracking.edits_of(change.dot for change in part.changes)
             self.tell_safe(host, extension.Stage.EDGE, edits, None, out)
             self._echo_when_safe(host, out)
+            if host.tracking.waiters:
+                self.look_at_waiters(host, now_ms, out)
             if host.reload and not host.commits:
                 host.reload = False
                 self.load(host, out)

@@ -122,6 +122,7 @@ class Readers:
         except InvalidInput:
             return False  # the machine closes it
         behind.asked = _least(has, behind.asked) if behind.asked is not None else dict(has)
+        behind.host.tracking.answered(conn)  # whatever is said to it from here on stands behind the answer
         return True
 
     # --- what the machine says ---------------------------------------------------------------------------------------

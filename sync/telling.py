@@ -3,7 +3,10 @@
 Room: the part of serving between presence and documents. It sends and decides nothing about documents; what is known of
 an edit's way is `sync.tracking`'s, what the messages mean is in docs/protocol.md.
 
-Invariant: nobody is told that something is safe on the disk while it is pending or waits for a commit (law 2).
+Invariants:
+1. Nobody is told that something is safe on the disk while it is pending or waits for a commit (law 2).
+2. What is said of what "was sent" stands behind it on the connection: it waits where that waits, and who has not been
+   answered what it lacks is not told. Else a reader would be sure of a write that it has not read.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from collections.abc import Sequence
 from . import extension
 from .change import Context
 from .company import Company, Out
-from .hosted import Hosted
+from .hosted import Held, Hosted
 from .ids import ConnId, Dot, Version
+from .replica import covers
 from .step import Send
-from .tracking import PerConn, Rejections
+from .tracking import PerConn, Rejections, Waiter
 from .writing import Writing
 
 __all__ = ["Telling"]
@@ -71,9 +75,46 @@ class Telling(Company):
         self, host: Hosted, contexts: Sequence[tuple[Dot, Context]], besides: Sequence[ConnId], out: Out
     ) -> None:
         """Who, why and when, to those who asked to hear it; only where somebody said something."""
-        conns = tuple(conn for conn in host.tracking.conns if conn not in besides)
         said = tuple(
             (dot, context) for dot, context in contexts if context.actor or context.causation or context.correlation
         )
-        if conns and said:
-            out.append(Send(conns, extension.encode(extension.Changed(said))))
+        if said and host.tracking.conns:
+            self._claim(host, Held(extension.encode(extension.Changed(said)), True, besides), out)
+
+    def tell_version(self, host: Hosted, version: Version, out: Out) -> None:
+        """Everything up to here was sent."""
+        if host.tracking.conns:
+            self._claim(host, Held(extension.encode(extension.At(version)), True), out)
+
+    def _claim(self, host: Hosted, claim: Held, out: Out) -> None:
+        """Invariant 2."""
+        if host.held is not None:
+            host.held.append(claim)
+            return
+        conns = tuple(conn for conn in host.tracking.informed() if conn not in claim.besides)
+        if conns:
+            out.append(Send(conns, claim.frame))
+
+    def release_held(self, host: Hosted, out: Out) -> None:
+        """The flush that it waited for is on the disk, and was sent."""
+        held, host.held = host.held or [], None
+        for each in held:
+            if each.claim:
+                self._claim(host, each, out)
+            else:
+                self._fan_out(host, each.frame, (), out)
+
+    def look_at_waiters(self, host: Hosted, now_ms: int, out: Out) -> None:
+        """Who has waited long enough, one way or the other. Invariant 2."""
+        waiting: list[Waiter] = []
+        replica = host.replica
+        for waiter in host.tracking.waiters:
+            told = host.told_all and host.tracking.conns.get(waiter.conn, False)
+            reached = told and replica is not None and covers(replica, waiter.token)
+            if not reached and now_ms < waiter.until_ms:
+                waiting.append(waiter)
+                continue
+            version = replica.version if replica is not None else None
+            answer = extension.Reached(waiter.number, reached, str(version) if version is not None else "nothing")
+            out.append(Send((waiter.conn,), extension.encode(answer)))
+        host.tracking.waiters = waiting

@@ -33,8 +33,9 @@ class Tracking:
     __slots__ = ("_by_change", "_early", "_on_disk", "_unmerged", "conns", "placed", "waiters")
 
     def __init__(self) -> None:
-        self.conns: dict[ConnId, None] = {}
-        """Connections that speak the extension."""
+        self.conns: dict[ConnId, bool] = {}
+        """Connections that speak the extension, and whether their question what they lack was answered: before that,
+        nothing may be said to them of what "was sent"."""
         self.waiters: list[Waiter] = []
         self._early: dict[bytes, tuple[Dot, Context]] = {}
         self._by_change: dict[Dot, list[tuple[ConnId, Dot]]] = {}
@@ -96,6 +97,20 @@ class Tracking:
         """The outbox is empty: repeats that the leader has merged for sure."""
         done, self._unmerged = self._unmerged, []
         return _by_conn(done)
+
+    def joined(self, conn: ConnId) -> None:
+        self.conns[conn] = False
+
+    def answered(self, conn: ConnId) -> bool:
+        """It was sent what it lacks. False: it does not speak the extension."""
+        if conn not in self.conns:
+            return False
+        self.conns[conn] = True
+        return True
+
+    def informed(self) -> tuple[ConnId, ...]:
+        """Who may be told of what was sent."""
+        return tuple(conn for conn, answered in self.conns.items() if answered)
 
     def left(self, conn: ConnId) -> None:
         """The connection is gone; whoever comes back asks again by repeating."""
