@@ -21,7 +21,7 @@ def test_how_far_a_document_is_counts_behind_the_edges_answer(tmp_path: Path) ->
             plan = await session.open(DOC)
             channel = Channel(1, plan)
             dot, version = Dot(Origin(7), 1), Version(5, 9)
-            said = [extension.At(version), extension.Changed(((dot, Context("b", "ben")),))]
+            said: list[extension.Message] = [extension.At(version), extension.Changed(((dot, Context("b", "ben")),))]
 
             for message in said:
                 channel.receive(extension.encode(message), 0)
@@ -32,6 +32,6 @@ def test_how_far_a_document_is_counts_behind_the_edges_answer(tmp_path: Path) ->
             for message in said:
                 channel.receive(extension.encode(message), 0)
             assert plan.version == version
-            await plan.reach(encode_token(Token("", plan.doc, None, dot)), 0)
+            await plan.reach(encode_token(Token("skerry", plan.doc, None, dot)), 0)
 
     running(test)
