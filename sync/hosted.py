@@ -113,6 +113,8 @@ class Hosted:
     held: list[Held] | None = None
     """Such a flush is on its way to the disk: what comes from the log meanwhile, for after it (it may depend on it),
     and what is said of what was sent."""
+    claims: list[Held] = field(default_factory=list)
+    """What is said of what was sent, for after what is pending: the log may bring what a client is just bringing."""
     presence: Presence = field(default_factory=Presence)
     news: News | None = None
     tracking: Tracking = field(default_factory=Tracking)

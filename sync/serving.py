@@ -505,6 +505,8 @@ class Serving(Telling):
         else:
             later = writers
         self._fan_out(host, frame, later, out)
+        if host.claims:
+            self.claim_now(host, out)
         self.tell_contexts(host, [(change.dot, change.context) for change in changes], writers, out)
         return Flushed(host.doc, changes, later, frame)
 
@@ -560,6 +562,8 @@ class Serving(Telling):
     def tick(self, host: Hosted, now_ms: int, out: Out) -> bool:
         """One document's time limits. True: a gap that no client can close; compare with the leader."""
         host.answered = None
+        if host.claims and not host.pending:  # what was pending is gone with a document that broke
+            self.claim_now(host, out)
         if host.ready_by_ms is not None and now_ms >= host.ready_by_ms:
             self.become_ready(host, out)
         self._gather(host, host.presence.expire(now_ms), None, outward=False)

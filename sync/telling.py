@@ -88,12 +88,18 @@ class Telling(Company):
 
     def _claim(self, host: Hosted, claim: Held, out: Out) -> None:
         """Invariant 2."""
-        if host.held is not None:
-            host.held.append(claim)
+        if host.held is not None or host.pending:
+            (host.claims if host.held is None else host.held).append(claim)
             return
         conns = tuple(conn for conn in host.tracking.informed() if conn not in claim.besides)
         if conns:
             out.append(Send(conns, claim.frame))
+
+    def claim_now(self, host: Hosted, out: Out) -> None:
+        """What was pending has been sent, or will be by a commit."""
+        claims, host.claims = host.claims, []
+        for claim in claims:
+            self._claim(host, claim, out)
 
     def release_held(self, host: Hosted, out: Out) -> None:
         """The flush that it waited for is on the disk, and was sent."""

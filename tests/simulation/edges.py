@@ -51,6 +51,7 @@ from .uplink import Owner, Uplink, Witness
 
 if TYPE_CHECKING:
     from .editors import Conn
+    from .listeners import Listener
     from .world import World
 
 __all__ = ["EdgeNode"]
@@ -86,6 +87,7 @@ class EdgeNode:
         """Which readers are slow, and for how long, in every third world: the others stay as they were."""
         self.run = 0
         self.conns: dict[ConnId, Conn] = {}
+        self.listeners: dict[ConnId, Listener] = {}
         self.answering = False
         """What is sent now answers a commit or a frame: else it is fan-out, which may hold a writer's own deletion
         because somebody else deleted the same."""
@@ -130,6 +132,9 @@ class EdgeNode:
         conns, self.conns = self.conns, {}
         for conn in conns.values():
             conn.broken()
+        listeners, self.listeners = self.listeners, {}
+        for listener in listeners.values():
+            listener.broken()
 
     def _tick(self, run: int) -> None:
         if run != self.run or self.edge is None:
@@ -143,20 +148,20 @@ class EdgeNode:
         self.conns[conn.id] = conn
         self._do(self.edge.opened(conn.id, conn.doc, self.world.now_ms))
         if self.world.seed % 3 == 1:
-            self.later(self._pace.randint(0, 300), lambda: self._slow(conn))
+            self.later(self._pace.randint(0, 300), lambda: self._slow(conn.id))
 
-    def _slow(self, conn: Conn) -> None:
+    def _slow(self, conn: ConnId) -> None:
         """It stops reading for a while, and perhaps once more a little later."""
-        if self.readers is None or conn.id not in self.conns:
+        if self.readers is None or (conn not in self.conns and conn not in self.listeners):
             return
-        self.readers.slow(conn.id)
+        self.readers.slow(conn)
         self.later(self._pace.choice((2, 20, 200, 1_000, 1_000)), lambda: self._drained(conn))
         if not self.world.calm:
             self.later(self._pace.choice((0, 5, 50, 200)), lambda: self._slow(conn))
 
-    def _drained(self, conn: Conn) -> None:
-        if self.readers is not None and conn.id in self.conns:
-            for effect in self.readers.drained(conn.id, self.world.now_ms).now:
+    def _drained(self, conn: ConnId) -> None:
+        if self.readers is not None and (conn in self.conns or conn in self.listeners):
+            for effect in self.readers.drained(conn, self.world.now_ms).now:
                 self._effect(effect)
 
     def frame(self, conn: Conn, frame: bytes) -> None:
@@ -169,6 +174,22 @@ class EdgeNode:
         if self.edge is not None and self.readers is not None and self.conns.pop(conn.id, None) is not None:
             self.readers.closed(conn.id)
             self._do(self.edge.closed(conn.id, self.world.now_ms))
+
+    def listen(self, listener: Listener) -> None:
+        assert self.edge is not None
+        self.listeners[listener.id] = listener
+        self._do(self.edge.opened(listener.id, listener.doc, self.world.now_ms, extended=True, read_only=True))
+        if self.world.seed % 3 == 1:
+            self.later(self._pace.randint(0, 300), lambda: self._slow(listener.id))
+
+    def hears(self, listener: Listener, frame: bytes) -> None:
+        if self.edge is not None and self.readers is not None and not self.readers.heard(listener.id, frame):
+            self._answer(self.edge.received(listener.id, frame, self.world.now_ms))
+
+    def listens_no_more(self, listener: Listener) -> None:
+        if self.edge is not None and self.readers is not None and self.listeners.pop(listener.id, None) is not None:
+            self.readers.closed(listener.id)
+            self._do(self.edge.closed(listener.id, self.world.now_ms))
 
     # --- effects -----------------------------------------------------------------------------------------------------
     def _answer(self, step: Step[EdgeEffect], sifted: bool = False) -> None:
@@ -253,7 +274,7 @@ class EdgeNode:
                 self.world.note(self.name, f"closes {conn}: {code} {reason}")
                 if not self.disk.full:
                     self.world.alarm(f"{self.name} closed an honest client: {code} {reason}")
-                found = self.conns.pop(conn, None)
+                found = self.conns.pop(conn, None) or self.listeners.pop(conn, None)
                 if found is not None:
                     found.broken()
             case Load(doc):
@@ -307,11 +328,15 @@ class EdgeNode:
             raise Violation(f"{self.name}: {change.doc}: {change.dot} is published before it is on the disk")
 
     def _send(self, conns: tuple[ConnId, ...], frame: bytes) -> None:
-        message = decode_frame(frame)
         for number in conns:
-            conn = self.conns.get(number)
-            if conn is None:
-                continue
+            if number in self.listeners:
+                self.listeners[number].frame(frame)
+        editors = [number for number in conns if number in self.conns]
+        if not editors:
+            return
+        message = decode_frame(frame)
+        for number in editors:
+            conn = self.conns[number]
             if isinstance(message, Update) and conn.open_here:
                 told = conn.editor.told(conn, shape_of(message.update), self.answering)
                 for written in told:

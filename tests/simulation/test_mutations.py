@@ -11,11 +11,14 @@ from collections.abc import Sequence
 import pytest
 
 from sync.change import Change, RepairAsk
+from sync.company import Out
+from sync.hosted import Held, Hosted
 from sync.ids import Dot, DotSet
 from sync.joining import join
 from sync.replica import Judgement, Replica, Verdict
 from sync.slow import Readers
-from sync.step import Commit
+from sync.step import Commit, Send
+from sync.telling import Telling
 from sync.validate import Shape
 
 from .disk import Violation
@@ -33,9 +36,16 @@ class Unwatched(EdgeNode):
     watched = False
 
 
-def caught(words: str, edge_node: type[EdgeNode] = EdgeNode, faults: Sequence[str] = (), seeds: int = SEEDS) -> str:
+def caught(
+    words: str,
+    edge_node: type[EdgeNode] = EdgeNode,
+    faults: Sequence[str] = (),
+    seeds: int = SEEDS,
+    first: int = 0,
+    step: int = 1,
+) -> str:
     """The first violation with these words in at most so many worlds; empty where there is none."""
-    for seed in range(seeds):
+    for seed in range(first, seeds, step):
         try:
             World(seed, edge_node=edge_node, faults=faults, settle_ms_max=SETTLE_MS).run()
         except Violation as violation:
@@ -148,6 +158,23 @@ def test_a_difference_to_too_high_clocks_is_found(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sync.slow._lower", lambda behind, frame: None)
 
     assert caught("does not settle", seeds=80)
+
+
+# --- nobody is told of a write before it was sent ---------------------------------------------------------------------
+def _at_once(telling: Telling, host: Hosted, claim: Held, out: Out) -> None:
+    out.append(Send(tuple(host.tracking.conns), claim.frame))
+
+
+def test_a_version_that_overtakes_its_content_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Telling, "_claim", _at_once)
+
+    assert caught("who was sent all up to a version", first=2, step=4)
+
+
+def test_a_token_that_is_reached_while_content_waits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hosted, "told_all", property(lambda host: host.ready))
+
+    assert caught("who was told that its token is reached", seeds=400, first=2, step=4)
 
 
 # --- what is joined holds what it names (laws 3 and 4) ----------------------------------------------------------------

@@ -28,6 +28,15 @@ def test_a_hundred_thousand_reads_that_a_token_covers_are_held_against_what_was_
     assert sum(outcome.judged_deletions_count for outcome in outcomes) >= 30_000
 
 
+def test_what_clients_are_told_that_they_were_sent_is_held_against_it() -> None:
+    """A world in which it was not says so."""
+    worlds = [World(seed) for seed in range(2, 82, 4)]
+    for world in worlds:
+        world.run()
+
+    assert sum(world.listened_count for world in worlds) > 2_000
+
+
 def test_in_some_worlds_readers_are_slow_and_brought_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     """A world that ends unequal says so."""
     made: list[bool] = []

@@ -27,6 +27,7 @@ from .editors import Editor
 from .faults import do_fault
 from .leaders import LeaderNode
 from .limits import limits_set
+from .listeners import Listener
 from .log import Headers, Log, Message
 from .network import Network
 from .schedule import Action, Schedule
@@ -80,6 +81,11 @@ class World:
         self.leaders = [LeaderNode(self, f"leader-{number}") for number in range(1, weather.leader_count + 1)]
         self.editors: list[Editor] = []
         self.images: dict[str, list[Image]] = {node.name: [] for node in self.edges}
+        self.listeners = (
+            [Listener(self, doc, node) for node in self.edges for doc in self.docs] if seed % 4 == 2 else []
+        )
+        self.listened_count = 0
+        """How often one of them was told what it has been sent."""
         self._conns = 0
         self._inboxes: dict[str, tuple[EdgeNode, Callable[[Action], Action]]] = {}
         self._leases = 0
@@ -141,6 +147,8 @@ class World:
                 self.in_chaos(self.rng.randint(500, 5_000), node.uplink.heal)
         for leader in self.leaders:
             leader.start()
+        for listener in self.listeners:
+            listener.come()
         for number in range(self.weather.editor_count):
             self.new_editor(self.docs[number % len(self.docs)])
         for at_ms, kind in self.weather.faults:
