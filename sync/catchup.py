@@ -36,6 +36,11 @@ class Catchup:
         """True while a question about it is open or to come."""
         return doc in self._wanted or doc in self._asked
 
+    def spare(self, doc: DocId, at_ms: int) -> None:
+        """What was to be asked at that time is known."""
+        if self._wanted.get(doc) == at_ms:
+            del self._wanted[doc]
+
     def due(self, now_ms: int) -> list[DocId]:
         """Documents to ask about now, in the order in which they were wanted. Invariant 1."""
         room = SYNC_IN_FLIGHT_MAX - len(self._open)

@@ -142,7 +142,10 @@ class Following(Outbox):
         if mine != version or not digest or not self._serving.settled(host):
             return False
         try:
-            return host.replica.digest() != digest
+            if host.replica.digest() != digest:
+                return True
+            self._catchup.spare(doc, host.compare_ms)
+            return False
         except DocumentBroken as error:
             self._serving.rebuild(host, str(error), out)
             return False

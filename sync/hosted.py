@@ -144,6 +144,8 @@ class Hosted:
     heal_after_ms: int = 0
     compare: bool = False
     """Compare with the leader once the outbox is empty."""
+    compare_ms: int = -1
+    """When that is asked for, where no beacon says before that all is equal."""
     checked_ms: int = 0
     """When the leader last said something of this document that fitted."""
     told: Version | None = None

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from . import limits
 from .catchup import Catchup
 from .change import Change
 from .company import Out
@@ -264,7 +265,9 @@ class Outbox:
         self._tell_merged(host, named, out)
         if host.compare and not len(host.unmerged):
             host.compare = False
-            self._catchup.want(host.doc, now_ms)
+            urgent = host.heals or host.tracking.placed or self._catchup.sweeps(host.doc)
+            host.compare_ms = now_ms if urgent else now_ms + limits.COMPARE_MS
+            self._catchup.want(host.doc, host.compare_ms)
 
     def _tell_merged(self, host: Hosted, changes: Sequence[Dot], out: Out) -> None:
         """To whom these changes, and what has been repeated since, are due."""

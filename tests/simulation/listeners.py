@@ -76,13 +76,13 @@ class Listener:
 
     def _wait(self) -> None:
         """For something that somebody wrote, wherever it is by now."""
-        dots = list(self.world.truth.dots[self.doc])[-20:]
+        dots = list(self.world.truth.dots[self.doc])[-5:]
         if dots:
             number = len(self._tokens) + 1
             dot = self._tokens[number] = self._rng.choice(dots)
             token = encode_token(Token("skerry", self.doc, None, dot))
             self.node.hears(self, extension.encode(Await(number, token, 2_000)))
-        self._later((20, 200, 1_000), self._wait)
+        self._later((3, 10, 50, 300), self._wait)
 
     # --- what it is told ---------------------------------------------------------------------------------------------
     def frame(self, frame: bytes) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from sync.change import Logged, Merged
 from sync.ids import Dot, DotSet, Origin, Version
+from sync.limits import COMPARE_MS
 from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Island, Log, Sea, frame
 
 
@@ -279,3 +280,40 @@ def test_a_change_after_a_run_is_not_joined_while_the_run_is_on_its_way() -> Non
     run, single = island.published
     assert run.covers.ranges() == [(Origin(1), 1, 3)]
     assert (single.dot, len(single.covers)) == (Dot(Origin(1), 5), 0)
+
+
+def returned() -> tuple[Island, Sea]:
+    """An edge that was cut off, and whose changes are merged now."""
+    island, ada = Island("a", 1), Ada(9)
+    sea = Sea(island)
+    island.open(1)
+    sea.settle()
+    island.unlink()
+    island.send(1, frame(ada.type("while it was cut off")))
+    island.commit()
+    island.link()
+    asks, island.asks = island.asks, []
+    for ask in asks:  # the answer comes before the log has what was written meanwhile
+        island.do(island.edge.sync_answered(sea.chair.answer(ask), island.now))
+    sea.settle()
+    assert island.outbox == 0
+    island.asks.clear()
+    return island, sea
+
+
+def test_a_beacon_that_says_that_all_is_equal_saves_an_edge_that_was_away_a_question() -> None:
+    island, sea = returned()
+    sea.chair.tick(2_000)
+    for sent in sea.chair.beacons:
+        island.do(island.edge.beacon(sent.beacon, island.now))
+    assert sea.chair.beacons
+    island.tick(COMPARE_MS + 1_000)
+
+    assert island.asks == []
+
+
+def test_without_a_beacon_it_asks_whether_all_is_equal() -> None:
+    island, _ = returned()
+    island.tick(COMPARE_MS + 1_000)
+
+    assert len(island.asks) == 1
