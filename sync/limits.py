@@ -122,9 +122,7 @@ BEACON_MS: Final = 2_000
 BEACON_SPAN_MS: Final = 20_000  # how long a change is told again: ten beacons, any one of them is enough
 SNAPSHOT_IDLE_CHANGES: Final = 50  # a document that leaves memory with more than these gets a snapshot
 EMITTED_DOCS_MAX: Final = 10_000  # documents whose events are remembered, the longest unused forgotten first
-COMPARE_MS: Final = (
-    3 * BEACON_MS
-)  # an edge with an empty outbox asks whether all is equal, unless a beacon says so
+COMPARE_MS: Final = 3 * BEACON_MS  # an edge with an empty outbox asks whether all is equal, unless a beacon says so
 BEACON_DOCS_MAX: Final = 200  # documents in one beacon
 LEADER_IDLE_MS: Final = 120_000  # a document nobody changed or asked for leaves memory
 REPAIR_MS: Final = 2_000  # between two askings for the same gap
