@@ -120,6 +120,11 @@ class Bus:
         return self._keeper.state
 
     @property
+    def differs(self) -> tuple[str, ...]:
+        """How the streams differ from what this node wants: while it waits for that, or goes on all the same."""
+        return self._keeper.differs
+
+    @property
     def fatal(self) -> asyncio.Future[None] | None:
         """From `start` on: its exception is StreamDiffers or BusRefused. Cancelled by `stop`."""
         return self._keeper.fatal

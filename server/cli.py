@@ -309,9 +309,10 @@ def _status(options: argparse.Namespace) -> int:
     config = _load(options)
     set_up_logging("error", "line")
     answers: list[dict[str, Any]] = []
+    differs: tuple[str, ...] = ()
     unreachable = ""
     try:
-        answers = asyncio.run(_ask_status(config))
+        answers, differs = asyncio.run(_ask_status(config))
     except SkerryError as error:
         if not options.edge:
             raise
@@ -322,17 +323,19 @@ def _status(options: argparse.Namespace) -> int:
         answers.append(found)
     answers.sort(key=lambda one: (str(one.get("role")), str(one.get("name"))))
     if options.json:
-        print(
-            json.dumps({"namespace": config.namespace, "nodes": answers, "unreachable": unreachable or None}, indent=2)
-        )
+        shown = {"nodes": answers, "unreachable": unreachable or None, "streams_differ": differs}
+        print(json.dumps({"namespace": config.namespace, **shown}, indent=2))
     else:
         _print_status(answers, unreachable)
+        for difference in differs:
+            print(f"streams: {difference}; undo it with `nats stream edit`")
     return 0
 
 
-async def _ask_status(config: Config) -> list[dict[str, Any]]:
-    async with daemons.operator_bus(config) as bus:
-        return list(await bus.ask_all({"op": "status"}, 1.0))
+async def _ask_status(config: Config) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """What all nodes say of themselves, and how the streams differ from what this configuration wants."""
+    async with daemons.operator_bus(config, looks_only=True) as bus:
+        return list(await bus.ask_all({"op": "status"}, 1.0)), bus.differs
 
 
 def _print_status(answers: list[dict[str, Any]], unreachable: str) -> None:

@@ -9,11 +9,12 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sync.brink import Brink, witness
-from sync.errors import BusError, ConfigError, SkerryError, StoreDamaged
+from sync.errors import BusError, ConfigError, SkerryError, StoreDamaged, StreamDiffers
 
 from . import status
 from .admission import Admission
@@ -192,8 +193,11 @@ async def _run_serve(config: Config) -> None:
 
 
 @asynccontextmanager
-async def operator_bus(config: Config, wait_s: float = 5.0) -> AsyncIterator[Bus]:
-    """A link for one question. Raises SkerryError where there is none in time."""
+async def operator_bus(config: Config, wait_s: float = 5.0, *, looks_only: bool = False) -> AsyncIterator[Bus]:
+    """A link for one question. Raises SkerryError where there is none in time.
+
+    `looks_only`: also beside streams of another shape, for which nodes that start now would wait.
+    """
     up = asyncio.Event()
 
     class _Quiet:
@@ -203,10 +207,12 @@ async def operator_bus(config: Config, wait_s: float = 5.0) -> AsyncIterator[Bus
         def __getattr__(self, name: str) -> Callable[..., None]:
             return lambda *_: None
 
-    bus = Bus(config.bus("operator"), _Quiet())
+    bus = Bus(replace(config.bus("operator"), looks_only=looks_only), _Quiet())
     await bus.start()
     try:
         await _first(up, (bus.fatal,), wait_s)
+        if bus.differs and not up.is_set():
+            raise StreamDiffers(bus.state.reason)
         if not up.is_set():
             servers = ", ".join(config.nats)
             raise SkerryError(f"NATS at {servers}: {bus.state.reason}; is it running? name it with --nats")

@@ -4,8 +4,9 @@ Room: when there is a session, and whether its log is intact. What travels over 
 
 1. `up` and `down` are told in turn, `up` with the session that holds until the next `down`.
 2. `intact` is true only where the log is the one this process knew, and the newest entry it knew of is still there.
-3. Being unreachable is a state. Only what no retry can mend (streams of another shape, credentials that are refused at
-   the very first connection) becomes the exception of `fatal`; it goes on trying all the same.
+3. Being unreachable is a state, and so is a stream that its owner has to edit first. Only what no retry can mend
+   (streams that no edit brings into shape, credentials that are refused at the very first connection) becomes the
+   exception of `fatal`; it goes on trying all the same.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class BusConfig:
     """None: as the log says; SHARDS_DEFAULT where it has to be made."""
     replicas: int = 1
     development: bool = False
+    looks_only: bool = False
+    """For who asks the others how it goes: streams of another shape are named in `differs`, and nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class LinkKeeper:
     ) -> None:
         assert config.servers, "no servers"
         self.state = BusState("down", "not started", _now_ms())
+        self.differs: tuple[str, ...] = ()
+        """How the streams differ from what this node wants, as its owner should know: one line each."""
         self.fatal: asyncio.Future[None] | None = None
         self._config = config
         self._layout = layout
@@ -179,7 +184,10 @@ class LinkKeeper:
                 reason = await self._stay(link)
                 self._down(reason)
             except (BusError, TimeoutError) as error:
-                if isinstance(error, StreamDiffers) or (isinstance(error, BusRefused) and not self._was_up):
+                if isinstance(error, StreamDiffers):
+                    self._say_differs((str(error),))
+                for_good = isinstance(error, StreamDiffers) and not error.waits
+                if for_good or (isinstance(error, BusRefused) and not self._was_up):
                     self._fail(error)
                 why = str(error) or "the server does not answer in time"
                 self._down(why)
@@ -211,17 +219,35 @@ class LinkKeeper:
         if link.server_version < SERVER_VERSION_MIN:
             have, want = (".".join(map(str, version)) for version in (link.server_version, SERVER_VERSION_MIN))
             raise BusRefused(f"nats-server {have} is too old; run {want} or newer")
-        config = self._config
         witness = (
             self._witness
         )  # before the state is read: it moves on while edits are shipped, and would be ahead of it
         quick = self._was_up and not self.stores_in_all
         state = await read_log_state(link, self._layout) if quick else None
         if state is None or state.epoch != self._epoch_known:  # else it is the log whose streams this process has seen
-            state = await ensure_streams(
-                link, self._layout, shards=config.shards, replicas=config.replicas, development=config.development
-            )
+            state = await self._ensure(link)
         return await self._judge(link, state, witness)
+
+    async def _ensure(self, link: NatsLink, *, looks_only: bool = False) -> LogState:
+        config = self._config
+        state = await ensure_streams(
+            link,
+            self._layout,
+            shards=config.shards,
+            replicas=config.replicas,
+            development=config.development,
+            looks_only=looks_only or config.looks_only,
+        )
+        self._say_differs(state.differs)
+        return state
+
+    def _say_differs(self, differs: tuple[str, ...]) -> None:
+        """Once for each state of the matter: a node that waits tries every few seconds."""
+        if differs == self.differs:
+            return
+        self.differs = differs
+        if differs and not self._config.looks_only:
+            log.warning("streams_differ detail=%r", "; ".join(differs))
 
     async def _judge(self, link: NatsLink, state: LogState, witness: Witness | None) -> tuple[LogState, bool]:
         intact = self._epoch_known in (None, state.epoch)
@@ -295,6 +321,9 @@ class LinkKeeper:
                         state, intact = await self._enter(link)
                     self._down("the log was made anew")
                     self._up(link, state, intact)
+                elif self.differs:  # until it is mended
+                    async with asyncio.timeout(ENTER_S_MAX):
+                        await self._ensure(link, looks_only=True)
             except (BusUnreachable, TimeoutError) as error:  # the heartbeat decides whether the link is dead
                 log.info("bus_look detail=%r", str(error))
                 await asyncio.sleep(0.2)

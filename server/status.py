@@ -41,6 +41,7 @@ def edge_status(daemon: EdgeDaemon, may_read: Callable[[DocId], bool] = lambda _
         "namespace": daemon.config.namespace,
         "started_ms": daemon.started_ms,
         "link": {"state": state.state, "reason": state.reason, "since_ms": state.since_ms},
+        "streams_differ": list(daemon.bus.differs),
         "epoch": f"{daemon.machine.epoch:x}" if daemon.machine.epoch else None,
         "sweeping": daemon.machine.sweeping,
         "outbox": {
@@ -81,6 +82,7 @@ async def leader_status(daemon: LeaderDaemon) -> dict[str, object]:
         "name": daemon.name,
         "namespace": daemon.config.namespace,
         "link": {"state": daemon.bus.state.state, "reason": daemon.bus.state.reason},
+        "streams_differ": list(daemon.bus.differs),
         "epoch": f"{machine.epoch:x}" if machine.epoch else None,
         "shards": shards,
         "merged": machine.merged_count,

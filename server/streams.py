@@ -2,8 +2,9 @@
 
 Room: JetStream's administration, as JSON over the connection it is given. What flows through a stream is unknown here.
 
-A stream that is missing is made; one that exists with another configuration is StreamDiffers and left as it is: its
-owner decides. The log's epoch and the number of shards live in the log's own metadata: every node reads the same.
+A stream that is missing is made; one that exists with another configuration is left as it is: its owner decides. It is
+StreamDiffers where going on would break a promise (`server.shape`), else named in the log's state. The log's epoch and
+the number of shards live in the log's own metadata: every node reads the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from sync.errors import BusError, BusRefused, BusUnreachable, ConfigError, Strea
 from sync.ids import DocId, subject_token
 
 from .nats_link import parse_header_lines
+from .shape import SHARDS_KEY, Difference, Kind, differences
 
 __all__ = ["ApiError", "Layout", "LogState", "Requester", "api", "ensure_streams", "raise_epoch", "read_log_state"]
 
@@ -29,8 +31,6 @@ Json = dict[str, object]
 
 NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)  # a subject token, part of stream and bucket names
 SHARDS_DEFAULT = 4
-SHARDS_MAX = 4096
-SHARDS_KEY = "skerry-shards"
 EPOCH_KEY = "skerry-epoch"
 LEASE_TTL_S = 10
 API_S_MAX = 5.0  # one question to JetStream
@@ -129,6 +129,8 @@ class LogState:
     first_seq: int
     last_seq: int
     replicas: int
+    differs: tuple[str, ...] = ()
+    """What `ensure_streams` found in other shape than asked for, and may stay so."""
 
 
 async def api(nats: Requester, subject: str, body: Mapping[str, object] | None = None) -> Json:
@@ -151,23 +153,29 @@ async def api(nats: Requester, subject: str, body: Mapping[str, object] | None =
 
 
 async def ensure_streams(
-    nats: Requester, layout: Layout, *, shards: int | None, replicas: int, development: bool
+    nats: Requester, layout: Layout, *, shards: int | None, replicas: int, development: bool, looks_only: bool = False
 ) -> LogState:
-    """Make what is missing, verify what is there. Raises StreamDiffers naming every field of every stream."""
-    differences: list[str] = []
+    """Make what is missing, verify what is there. Raises StreamDiffers naming every field of every stream.
+
+    `looks_only`: whatever differs is named in the answer, and nothing is raised.
+    """
+    found: list[Difference] = []
     log_info: Json = {}
-    for want in _wanted(layout, shards or SHARDS_DEFAULT, replicas, development):
-        name = str(want["name"])
-        info = await _find_or_make(nats, name, want)
-        differences += _differences(want, _object(info.get("config")), shards)
-        if name == layout.changes:
+    for kind, want in _wanted(layout, shards or SHARDS_DEFAULT, replicas, development).items():
+        info = await _find_or_make(nats, str(want["name"]), want)
+        found += differences(kind, want, _object(info.get("config")), shards)
+        if kind == "changes":
             log_info = info
-    if differences:
-        raise StreamDiffers(
-            "; ".join(differences)
-            + "; set this node's configuration to what is there, or edit the stream, or use another namespace"
-        )
-    return _log_state(layout, log_info)
+    if not looks_only and not all(one.harmless for one in found):
+        for_good = any(one.weight == "for good" for one in found)
+        raise StreamDiffers("; ".join(one.text for one in found) + f"; {_ADVICE[for_good]}", waits=not for_good)
+    return replace(_log_state(layout, log_info), differs=tuple(one.text for one in found))
+
+
+_ADVICE = {
+    True: "set this node's configuration to what is there, or use another namespace",
+    False: "edit the stream with `nats stream edit`, or set this node's configuration to what is there; it waits",
+}
 
 
 async def read_log_state(nats: Requester, layout: Layout) -> LogState | None:
@@ -223,12 +231,12 @@ async def leader_get(
     return str(message.get("subject", "")), headers, payload, _int(message.get("seq"))
 
 
-def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> list[Json]:
+def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> dict[Kind, Json]:
     common: Json = {"storage": "file", "num_replicas": replicas, "retention": "limits", "allow_direct": True}
     unbounded: Json = {"max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msgs_per_subject": -1, "max_msg_size": -1}
     ns = layout.namespace
-    return [
-        {
+    return {
+        "changes": {
             **common,
             **unbounded,
             "name": layout.changes,
@@ -240,7 +248,7 @@ def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> li
             "deny_purge": not development,
             "metadata": {SHARDS_KEY: str(shards)},
         },
-        {
+        "snapshots": {
             **common,
             **unbounded,
             "name": layout.snapshots,
@@ -249,7 +257,7 @@ def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> li
             "compression": "s2",
             "max_msgs_per_subject": 1,
         },
-        {
+        "rejected": {
             **common,
             **unbounded,
             "name": layout.rejected,
@@ -257,7 +265,7 @@ def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> li
             "discard": "new",
             "compression": "s2",
         },
-        {
+        "events": {
             **common,
             **unbounded,
             "name": layout.events,
@@ -267,7 +275,7 @@ def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> li
             "max_bytes": EVENTS_BYTES_MAX,
             "max_age": EVENTS_AGE_S * SECOND_NS,
         },
-        {  # what NATS' own tools make of `nats object add`
+        "objects": {  # what NATS' own tools make of `nats object add`
             **common,
             **unbounded,
             "name": f"OBJ_{layout.objects}",
@@ -275,8 +283,8 @@ def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> li
             "discard": "new",
             "allow_rollup_hdrs": True,
         },
-        {  # what NATS' own tools make of `nats kv add --ttl 10s`. The age is the bucket's: a key's own would be
-            # dropped by the first renewal and leave a marker that blocks the next owner (FACTS.md 2.4)
+        "leaders": {  # what NATS' own tools make of `nats kv add --ttl 10s`. The age is the bucket's: a key's own would
+            # be dropped by the first renewal and leave a marker that blocks the next owner (FACTS.md 2.4)
             **common,
             **unbounded,
             "name": f"KV_{layout.leaders}",
@@ -288,7 +296,7 @@ def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> li
             "allow_rollup_hdrs": True,
             "deny_delete": True,
         },
-    ]
+    }
 
 
 async def _find_or_make(nats: Requester, name: str, want: Json) -> Json:
@@ -306,35 +314,6 @@ async def _find_or_make(nats: Requester, name: str, want: Json) -> Json:
         except BusUnreachable:  # JetStream has just answered: this user's account does not reach so far
             raise BusUnreachable(f"{name}: not there yet, and this user may not make it; start a leader") from None
     raise BusError(f"{name}: made and deleted by others at the same time; try again")
-
-
-def _differences(want: Json, have: Json, shards: int | None) -> list[str]:
-    name = str(want["name"])
-    found: list[str] = []
-    for field, wanted in want.items():
-        if field == "metadata":
-            continue
-        got = have.get(field, _absent(field, wanted))
-        if isinstance(wanted, list) and isinstance(got, list):
-            wanted, got = sorted(wanted), sorted(got)
-        if got != wanted:
-            found.append(f"{name}: {field} is {json.dumps(got)}, want {json.dumps(wanted)}")
-    if "metadata" in want:
-        text = str(_object(have.get("metadata")).get(SHARDS_KEY, ""))
-        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= SHARDS_MAX):
-            found.append(f"{name}: metadata {SHARDS_KEY} is {json.dumps(text)}, want the number of shards")
-        elif shards is not None and int(text) != shards:
-            found.append(
-                f"{name}: metadata {SHARDS_KEY} is {text}, want {shards} (it cannot change once there are changes)"
-            )
-    return found
-
-
-def _absent(field: str, wanted: object) -> object:
-    """What a field means that JSON leaves out."""
-    if field == "compression":
-        return "none"
-    return False if isinstance(wanted, bool) else 0 if isinstance(wanted, int) else None
 
 
 def _log_state(layout: Layout, info: Json) -> LogState:

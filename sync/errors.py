@@ -141,7 +141,14 @@ class BusRefused(BusError):
 
 
 class StreamDiffers(BusError):
-    """A stream or bucket exists with another configuration than DESIGN.md asks for."""
+    """A stream or bucket exists with another configuration than DESIGN.md asks for.
+
+    `waits`: its owner can edit it, and who needs it may wait for that.
+    """
+
+    def __init__(self, text: str, *, waits: bool = False) -> None:
+        super().__init__(text)
+        self.waits = waits
 
 
 class ConfigError(SkerryError):
