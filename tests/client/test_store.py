@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -12,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from client import connect
+from client import store as store_module
 from client.store import FORMAT, Pending, Progress, Store, StoredEdit, Writes
 from sync.document import Document
 from sync.errors import StoreBusy, StoreDamaged, StoreError, StoreTooNew
 from sync.extension import Edit, Stage
 from sync.ids import DocId, Dot, DotSet, Origin, Version
+from tests.power import Power
 from tests.processes import ROOT
 
 PLAN = DocId("notes/plan")
@@ -213,13 +217,45 @@ asyncio.run(main())
 """
 
 
-def test_an_edit_is_synced_before_it_returns(tmp_path: Path) -> None:
-    """In WAL mode, only FULL (2) and EXTRA (3) sync the log at every commit."""
-    store = opened(tmp_path)
+def _after_power_failed(tmp_path: Path) -> list[str]:
+    """Texts that a program finds in its store after losses of power, one just behind each edit."""
 
-    assert store._run.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert store._run.execute("PRAGMA synchronous").fetchone()[0] >= 2
-    store.close()
+    async def edited() -> list[Path]:
+        images: list[Path] = []
+        async with connect([], store=tmp_path / "disk" / "notes.db") as session:
+            plan = await session.open("notes/plan")
+            for number in range(5):
+                with plan.edit() as crdt:
+                    crdt["body"] += str(number)
+                images.append(tmp_path / f"after-{number}")
+                power.fails(tmp_path / "disk", images[-1])
+        return images
+
+    async def shown(image: Path) -> str:
+        async with connect([], store=image / "notes.db") as session:
+            return str((await session.open("notes/plan")).crdt["body"])
+
+    (tmp_path / "disk").mkdir()
+    with Power(0.02) as power:
+        images = asyncio.run(edited())
+    return [asyncio.run(shown(image)) for image in images]
+
+
+def test_an_edit_that_returned_is_there_after_the_power_failed(tmp_path: Path) -> None:
+    assert _after_power_failed(tmp_path) == ["0", "01", "012", "0123", "01234"]
+
+
+def test_a_store_that_does_not_sync_its_edits_would_lose_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above can fail."""
+    prepare = store_module._prepare
+
+    def careless(path: Path, run: sqlite3.Connection) -> None:
+        prepare(path, run)
+        run.execute("PRAGMA synchronous = NORMAL")
+
+    monkeypatch.setattr(store_module, "_prepare", careless)
+
+    assert "01234" not in _after_power_failed(tmp_path)
 
 
 def test_every_edit_that_returned_is_there_after_sigkill(tmp_path: Path) -> None:

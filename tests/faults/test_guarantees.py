@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import nats
 import pytest
 
 from server.streams import Layout
@@ -29,6 +30,7 @@ from tests.proxy import Proxy
 STAGES = ("own", "edge", "log", "merged")
 NOWHERE = "ws://127.0.0.1:9"  # nobody listens on the port for discarding
 BACK_S_MAX = 60.0
+PAGE = 4096  # of SQLite
 
 
 class Hole:
@@ -178,6 +180,24 @@ def edges_disk_rolled_back(story: Story) -> None:
     shutil.copytree(story.path / "older-a", story.disk("a"))
 
 
+def edges_disk_damaged(story: Story) -> None:
+    """Every page that holds the edit at `edge` is overwritten; all else of the store is as it was."""
+    story.cluster["a"].kill()
+    path = story.disk("a") / "edge.db"
+    with closing(sqlite3.connect(path)) as run:
+        run.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    content, dice, hit = bytearray(path.read_bytes()), random.Random(1), 0
+    for at in range(0, len(content), PAGE):
+        if b"\x04edge" in content[at : at + PAGE]:  # the text, with its length before it, as Yjs writes it
+            content[at : at + PAGE] = dice.randbytes(PAGE)
+            hit += 1
+    assert 0 < hit < len(content) // PAGE / 2, f"{hit} pages"
+    path.write_bytes(content)
+    path.with_name("edge.db-wal").write_bytes(dice.randbytes(PAGE))  # torn: no clean end, so the store looks at itself
+    story.cluster["a"].start()
+    assert "store_set_aside" in story.cluster["a"].errors()
+
+
 def edges_disk_copied(story: Story) -> None:
     story.cluster["a"].kill()
     shutil.copytree(story.disk("a"), story.disk("twin"))
@@ -223,6 +243,13 @@ def brokers_disk(story: Story) -> None:
     shutil.rmtree(story.cluster.nats.jetstream)
 
 
+def brokers_disk_while_cut_off(story: Story) -> None:
+    """a is cut off already, since before the edit at `edge`; nobody is there to see the log go."""
+    story.cluster["b"].cut(600)
+    story.cluster["b"].wait_link("cut")
+    brokers_disk(story)
+
+
 def brokers_disk_rolled_back(story: Story) -> None:
     story.cluster.nats.kill()
     shutil.rmtree(story.cluster.nats.jetstream)
@@ -238,19 +265,8 @@ def brokers_disk_full(story: Story) -> None:
 
 def limit_log(story: Story, *, full: bool) -> None:
     """As if the log's disk had no room beyond what is there, or again had some."""
-
-    async def limit() -> None:
-        client = await nats.connect(story.cluster.nats.url)
-        try:
-            stream = Layout("skerry").changes
-            info = json.loads((await client.request(f"$JS.API.STREAM.INFO.{stream}")).data)
-            config = info["config"] | {"max_bytes": info["state"]["bytes"] if full else -1}
-            done = await client.request(f"$JS.API.STREAM.UPDATE.{stream}", json.dumps(config).encode())
-            assert "error" not in json.loads(done.data), done.data
-        finally:
-            await client.close()
-
-    asyncio.run(limit())
+    broker, log = story.cluster.nats, Layout("skerry").changes
+    broker.stream(log, max_bytes=record(broker.stream(log)["state"])["bytes"] if full else -1)
 
 
 def every_process(story: Story) -> None:
@@ -271,6 +287,7 @@ FAILURES: dict[str, tuple[Callable[[Story], None], frozenset[str]]] = {
     "edge-process": (edges_process, ALL),
     "edge-disk": (edges_disk, ALL - {"edge"}),
     "edge-disk-rolled-back": (edges_disk_rolled_back, ALL - {"edge"}),
+    "edge-disk-damaged": (edges_disk_damaged, ALL - {"edge"}),
     "edge-disk-copied": (edges_disk_copied, ALL),
     "every-edge-disk": (every_edges_disk, ALL - {"edge"}),
     "link": (link, ALL),
@@ -278,6 +295,7 @@ FAILURES: dict[str, tuple[Callable[[Story], None], frozenset[str]]] = {
     "leader-process": (leaders_process, ALL),
     "broker-process": (brokers_process, ALL),
     "broker-disk": (brokers_disk, ALL),
+    "broker-disk-cut-off": (brokers_disk_while_cut_off, ALL),
     "broker-disk-rolled-back": (brokers_disk_rolled_back, ALL),
     "broker-full": (brokers_disk_full, ALL),
     "every-process": (every_process, ALL),
