@@ -26,6 +26,9 @@ _P = ctypes.c_void_p
 _OPEN = ctypes.CFUNCTYPE(ctypes.c_int, _P, _P, _P, ctypes.c_int, _P)
 _SYNC = ctypes.CFUNCTYPE(ctypes.c_int, _P, ctypes.c_int)
 
+_KEPT: list[Any] = []
+"""What SQLite may call, or look at, until the last file is closed that was opened here: kept for the process' life."""
+
 
 class _Vfs(ctypes.Structure):
     """`struct sqlite3_vfs`, as far as xOpen."""
@@ -64,8 +67,6 @@ class Power:
         self._paths: dict[int, str] = {}
         """Of SQLite's open files, by the address of each."""
         self._methods: dict[int, _Methods] = {}
-        self._kept: list[Any] = []
-        """Callbacks that SQLite may call until the process ends."""
         self._lock = threading.Lock()
         library = ctypes.CDLL(_sqlite3.__file__)
         library.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
@@ -85,7 +86,7 @@ class Power:
             return int(status)
 
         callback = _OPEN(opened)
-        self._kept.append(callback)
+        _KEPT.append(callback)
         self._vfs.open = ctypes.cast(callback, _P)
         return self
 
@@ -112,9 +113,10 @@ class Power:
                 return status
 
             callback = _SYNC(sync)
-            self._kept.append(callback)
+            _KEPT.append(callback)
             methods.sync = ctypes.cast(callback, _P)
             self._methods[address] = methods
+            _KEPT.append(methods)
         return self._methods[address]
 
     def fails(self, directory: Path, to: Path, dice: random.Random | None = None) -> None:

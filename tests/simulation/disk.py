@@ -157,9 +157,7 @@ class Disk:
             held = self.image.contents.setdefault(doc, Contents())
             for row in appended:
                 behind_its_state = row.dot is None and doc in compacted  # stored since the state was taken
-                # of an answer in pieces: what goes with a deletion before it, as a child of what is gone
-                last_piece = row.dot is None and not shape_of(row.update).brings
-                if self.watched and not (behind_its_state or last_piece) and held.holds(shape_of(row.update)):
+                if self.watched and not behind_its_state and held.holds(shape_of(row.update)):
                     raise Violation(f"{self.name}: {doc}: stores again what is there, as {row.dot}")
             shape = shape_of(merged(row.update for row in appended))  # two rows may each need a part of the other
             missing = held.early(shape)

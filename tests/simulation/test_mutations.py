@@ -124,6 +124,22 @@ def test_without_dedup_an_edge_stores_again_what_it_has() -> None:
     assert caught("stores again what is there")
 
 
+def test_without_dedup_of_deletions_an_edge_stores_again_what_comes_from_the_leader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A row without a dot that only deletes: its clocks tell nothing, the deleted ones do."""
+    judge = Replica.judge
+
+    def deleted_again_is_new(replica: Replica, shape: Shape) -> Judgement:
+        judgement = judge(replica, shape)
+        seen = judgement.verdict is Verdict.SEEN and not shape.brings and len(shape.deletes) > 0
+        return Judgement(Verdict.NEW) if seen else judgement
+
+    monkeypatch.setattr(Replica, "judge", deleted_again_is_new)
+
+    assert caught("stores again what is there, as None")
+
+
 @pytest.mark.usefixtures("no_dedup")
 def test_without_dedup_a_change_that_stands_twice_in_the_log_is_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does anybody know a dot again."""
