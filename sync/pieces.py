@@ -3,14 +3,15 @@
 Room: bytes, no pycrdt. Reads with the readers of `sync.validate` what that has checked before.
 
 Invariants:
-1. Taken in order, no piece is early: a struct comes after all that it refers to. Deletions come last.
+1. Taken in order, no piece is early: a struct comes after all that it refers to. Deletions come last, but those of
+   structs whose content is gone: they come with these, for the reason that `sync.slices` gives.
 2. All pieces together are the same operations. Only long texts and lists of values are cut, as Yjs cuts them itself:
    the rest has the last unit before it as its left origin, and the same right origin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from .deletions import Deletions
@@ -20,6 +21,7 @@ from .validate import _KEY, _LEFT, _RIGHT, _SKIP, _any, _content, _deletes, _tex
 
 __all__ = ["pieces_of"]
 
+_CONTENT_DELETED: Final = 1
 _TEXT: Final = 4
 _ANY: Final = 8
 _COUNT_BYTES: Final = 5  # of a text's or a list's count, at most
@@ -153,11 +155,14 @@ class _Piece:
         self._update = update
         self._bytes_max = bytes_max
         self._sections: dict[int, tuple[int, list[bytes]]] = {}
+        self._gone: dict[int, list[tuple[int, int]]] = {}
+        """Client -> first and next clock of what has no content any more."""
         self._size = 0
 
     def add(self, client: int, struct: _Struct) -> Iterator[bytes]:
         """The pieces that are full before all of it is in."""
-        while len(struct.head) + struct.end - struct.body_at > (room := self._room()):
+        deletion = _RANGE_BYTES if _is_gone(struct) else 0
+        while len(struct.head) + struct.end - struct.body_at + deletion > (room := self._room()):
             if (cut := _cut(self._update, struct, room)) is not None:
                 stop, count, units = cut
                 self._put(client, struct, stop, count)
@@ -181,6 +186,13 @@ class _Piece:
         data = b"".join((struct.head, count_bytes, self._update[struct.body_at : stop]))
         self._sections[client][1].append(data)
         self._size += len(data)
+        if _is_gone(struct):
+            gone = self._gone.setdefault(client, [])
+            if gone and gone[-1][1] == struct.clock:
+                gone[-1] = gone[-1][0], struct.clock + struct.length
+            else:
+                gone.append((struct.clock, struct.clock + struct.length))
+                self._size += _RANGE_BYTES
 
     def take(self) -> Iterator[bytes]:
         """What is there, as an update, where there is anything."""
@@ -188,8 +200,13 @@ class _Piece:
             parts = [write_var_uint(len(self._sections))]
             for client, (clock, structs) in sorted(self._sections.items(), reverse=True):  # as Yjs orders them
                 parts += [write_var_uint(len(structs)), write_var_uint(client), write_var_uint(clock), *structs]
-            self._sections, self._size = {}, 0
-            yield b"".join((*parts, b"\0"))
+            parts += _delete_set(self._gone)
+            self._sections, self._gone, self._size = {}, {}, 0
+            yield b"".join(parts)
+
+
+def _is_gone(struct: _Struct) -> bool:
+    return struct.info == 0 or struct.info & 31 == _CONTENT_DELETED
 
 
 def _cut(b: bytes, struct: _Struct, room: int) -> tuple[int, int, int] | None:
@@ -227,10 +244,15 @@ def _deletions(deletes: Deletions, bytes_max: int) -> Iterator[bytes]:
     """Updates that delete these ranges, and nothing else."""
     ranges_max = max(1, bytes_max // _RANGE_BYTES)
     for first in range(0, len(deletes), ranges_max):
-        ranges: dict[int, list[bytes]] = {}
+        ranges: dict[int, list[tuple[int, int]]] = {}
         for client, clock, following in deletes[first : first + ranges_max]:
-            ranges.setdefault(client, []).append(write_var_uint(clock) + write_var_uint(following - clock))
-        parts = [b"\0", write_var_uint(len(ranges))]
-        for client, spelled in ranges.items():
-            parts += [write_var_uint(client), write_var_uint(len(spelled)), *spelled]
-        yield b"".join(parts)
+            ranges.setdefault(client, []).append((clock, following))
+        yield b"".join((b"\0", *_delete_set(ranges)))
+
+
+def _delete_set(ranges: Mapping[int, Sequence[tuple[int, int]]]) -> list[bytes]:
+    parts = [write_var_uint(len(ranges))]
+    for client, spans in ranges.items():
+        parts += [write_var_uint(client), write_var_uint(len(spans))]
+        parts += [write_var_uint(clock) + write_var_uint(following - clock) for clock, following in spans]
+    return parts

@@ -4,12 +4,16 @@
 of a transaction neighbours are joined, one by one, in a list that is moved each time. A deletion cuts such a list too.
 
 Room: bytes in, bytes out. The pieces, taken in this order, are the update: each refers only to what came before it.
+
+A struct whose content is gone comes with its deletion. Pieces are stored as rows of their own, and `merge_updates` may
+take the struct as somebody else has it, with its content. Applied, such a struct is deleted by itself: its deletion in
+a later piece would be nothing new to the gate, and not stored.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from .lib0 import write_var_uint
 from .limits import CLIENT_ID_MAX, CLOCK_MAX, SLICE_BYTES, SLICE_RANGES, SLICE_STRUCTS
@@ -17,6 +21,9 @@ from .structs import in_order, read_structs
 from .validate import Shape, _uint  # the same grammar, and it must not be written twice
 
 __all__ = ["cut", "wants_cutting"]
+
+_COLLECTED = 0  # a struct's first byte: only its length is left
+_CONTENT_DELETED = 1
 
 
 def wants_cutting(shape: Shape) -> bool:
@@ -38,22 +45,33 @@ def cut(update: bytes, known: Mapping[int, int]) -> list[bytes]:
     structs, deletes_at = read_structs(update)
     pieces: list[bytes] = []
     client, begin, end, clock, following, count = 0, 0, 0, 0, 0, 0
+    gone: list[int] = []  # first and next clock, in turn
     for of, at in in_order(structs, known):
         own = structs[of]
         fits = of == client and own.begins[at] == end and own.clocks[at] == following
         if not fits or count >= SLICE_STRUCTS or end - begin >= SLICE_BYTES:
             if count:
-                pieces.append(_piece(update, client, clock, count, begin, end))
-            client, begin, clock, count = of, own.begins[at], own.clocks[at], 0
+                pieces.append(_piece(update, client, clock, count, begin, end, gone))
+            client, begin, clock, count, gone = of, own.begins[at], own.clocks[at], 0, []
+        if (info := update[own.begins[at]]) == _COLLECTED or info & 31 == _CONTENT_DELETED:
+            if gone and gone[-1] == own.clocks[at]:
+                gone[-1] = own.followings[at]
+            else:
+                gone += (own.clocks[at], own.followings[at])
         end, following, count = own.ends[at], own.followings[at], count + 1
     if count:
-        pieces.append(_piece(update, client, clock, count, begin, end))
+        pieces.append(_piece(update, client, clock, count, begin, end, gone))
     return pieces + _deletions(update, deletes_at)
 
 
-def _piece(update: bytes, client: int, clock: int, count: int, begin: int, end: int) -> bytes:
+def _piece(update: bytes, client: int, clock: int, count: int, begin: int, end: int, gone: Sequence[int]) -> bytes:
     head = b"\1" + write_var_uint(count) + write_var_uint(client) + write_var_uint(clock)
-    return head + update[begin:end] + b"\0"
+    if not gone:
+        return head + update[begin:end] + b"\0"
+    deletes = b"\1" + write_var_uint(client) + write_var_uint(len(gone) // 2)
+    for first, following in zip(gone[::2], gone[1::2], strict=True):
+        deletes += write_var_uint(first) + write_var_uint(following - first)
+    return head + update[begin:end] + deletes
 
 
 def _deletions(b: bytes, i: int) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 from pycrdt import Text
@@ -13,6 +14,7 @@ from sync.errors import InvalidUpdate
 from sync.lib0 import write_var_uint
 from sync.limits import SLICE_BYTES, SLICE_RANGES, SLICE_STRUCTS
 from sync.loading import document_of
+from sync.pieces import pieces_of
 from sync.replica import Replica, Verdict
 from sync.slices import cut
 from sync.validate import check_update
@@ -51,6 +53,30 @@ def test_pieces_in_their_order_are_the_update_and_each_may_be_taken(seed: int) -
     for piece in pieces:
         assert replica.take(piece, check_update(piece), 0).verdict is not Verdict.EARLY
     assert replica.digest() == Document(history.state).digest()
+
+
+@pytest.mark.parametrize(
+    "into", [lambda state: cut(state, {}), lambda state: list(pieces_of(state, 200))], ids=["cut", "sent"]
+)
+@pytest.mark.parametrize("seed", range(20))
+def test_who_stores_what_was_new_in_the_pieces_keeps_deletions_beside_the_content_of_somebody_else(
+    seed: int, into: Callable[[bytes], list[bytes]]
+) -> None:
+    """A state has no content for what is deleted; others' updates still have it, and merging may take theirs."""
+    history = life(seed)
+    state = Document(history.state).state()
+    replica = Replica(PLAN)
+    rows = []
+    for piece in into(state):
+        taken = replica.take(piece, check_update(piece), 0)
+        replica.materialise()
+        replica.look_at_deletions_again()  # as an edge does that takes an answer in pieces
+        rows += taken.updates
+
+    with_content = [update for update in history.updates if not check_update(update).deletes]
+    stored = Document(merge([*with_content, *rows]))
+
+    assert stored.digest() == replica.digest()
 
 
 def test_a_piece_is_small() -> None:
