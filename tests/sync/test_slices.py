@@ -66,7 +66,7 @@ def test_who_stores_what_was_new_in_the_pieces_keeps_deletions_beside_the_conten
     history = life(seed)
     state = Document(history.state).state()
     replica = Replica(PLAN)
-    rows = []
+    rows: list[bytes] = []
     for piece in into(state):
         taken = replica.take(piece, check_update(piece), 0)
         replica.materialise()
