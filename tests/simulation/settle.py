@@ -89,7 +89,7 @@ def _of_document(world: World, doc: DocId) -> list[str]:
             digests[f"{node.name} in memory"] = _folded(host.replica)
     for editor in world.editors:
         if editor.alive and editor.doc == doc:
-            if editor.replica.early:
+            if editor.replica.early and not _orphans(world, doc, editor.replica):
                 return [f"{doc}: {editor.name} waits for {editor.replica.early[0].missing}"]
             at = editor.conn.node.name if editor.conn is not None else "offline"
             digests[f"{editor.name} at {at}"] = editor.replica.digest(), "no version"
