@@ -226,8 +226,7 @@ class Fleet:
         """Nothing arrives, either way, and no connection ends by it."""
         network, number = self.ground.network, self._links.get(fault.target)
         if network is None or number is None:
-            relay.swallow("up")
-            relay.swallow("down")
+            relay.swallow("up", "down")
             await asyncio.sleep(fault.seconds)
             return
         await asyncio.to_thread(network.cut, number)

@@ -36,6 +36,15 @@ def deaths_until(node: Node, condition: Callable[[], object], what: str, deadlin
     return deaths
 
 
+def mortal(node: Node | None) -> Node:
+    """The same node, from now on a program that dies of certain texts."""
+    assert node is not None
+    node.stop()
+    node.program = PROGRAM
+    node.start()
+    return node
+
+
 def aside(node: Node, directory: Path) -> list[dict[str, str]]:
     done = run_cli("rejected", "ls", "--json", "--data", str(directory / f"{node.name}-data"))
     found: list[dict[str, str]] = json.loads(done.stdout)
@@ -44,10 +53,7 @@ def aside(node: Node, directory: Path) -> list[dict[str, str]]:
 
 def test_an_edge_dies_twice_of_a_clients_update_and_then_refuses_it_to_that_client_alone(tmp_path: Path) -> None:
     with Cluster(tmp_path, ["a"], leader=False) as cluster:
-        edge = cluster["a"]
-        edge.stop()
-        edge.program = PROGRAM
-        edge.start()
+        edge = mortal(cluster["a"])
         with Peer(edge, DOC) as ada, Peer(edge, DOC) as ben:
             ada.wait_synced()
             ben.wait_synced()
@@ -85,9 +91,7 @@ def test_an_edge_dies_twice_of_a_stored_document_and_then_has_it_from_the_leader
                 peer.append(text)
                 peer.wait_acknowledged()
         cluster.settle()
-        edge.stop()
-        edge.program = PROGRAM
-        edge.start()
+        mortal(edge)
 
         with Peer(edge, DOC), Peer(edge, OTHER) as ben:
             deaths = deaths_until(
@@ -132,10 +136,7 @@ def spoil(store: Path) -> None:
 
 def test_an_edge_dies_twice_of_what_comes_from_the_leader_and_serves_its_other_documents(tmp_path: Path) -> None:
     with Cluster(tmp_path, ["a", "b"]) as cluster:
-        edge = cluster["b"]
-        edge.stop()
-        edge.program = PROGRAM
-        edge.start()
+        edge = mortal(cluster["b"])
         edge.wait_link("up")
         with Peer(edge, DOC) as cyd, Peer(cluster["a"], DOC) as ada, Peer(cluster["a"], OTHER) as ben:
             for peer in (cyd, ada, ben):
@@ -158,11 +159,7 @@ def test_an_edge_dies_twice_of_what_comes_from_the_leader_and_serves_its_other_d
 
 def test_a_leader_dies_twice_of_a_change_and_then_every_leader_refuses_it(tmp_path: Path) -> None:
     with Cluster(tmp_path, ["a", "b"]) as cluster:
-        leader = cluster.leader
-        assert leader is not None
-        leader.stop()
-        leader.program = PROGRAM
-        leader.start()
+        leader = mortal(cluster.leader)
         with Peer(cluster["a"], DOC) as ada, Peer(cluster["a"], OTHER) as ben:
             ada.wait_synced()
             ben.wait_synced()
@@ -181,9 +178,7 @@ def test_a_leader_dies_twice_of_a_change_and_then_every_leader_refuses_it(tmp_pa
         leader.stop()
         second = cluster.add_leader("second")  # with no record of its own
         try:
-            second.kill()
-            second.program = PROGRAM
-            second.start()
+            mortal(second)
             cluster.settle(OTHER)  # it leads
             with Peer(cluster["b"], DOC) as cyd:
                 cyd.wait_synced()
@@ -197,11 +192,7 @@ def test_a_leader_dies_twice_of_a_change_and_then_every_leader_refuses_it(tmp_pa
 
 def test_an_edge_without_a_leader_passes_over_what_leaders_died_of(tmp_path: Path) -> None:
     with Cluster(tmp_path, ["a", "b"]) as cluster:
-        leader = cluster.leader
-        assert leader is not None
-        leader.stop()
-        leader.program = PROGRAM
-        leader.start()
+        leader = mortal(cluster.leader)
         with Peer(cluster["a"], DOC) as ada:
             ada.wait_synced()
             ada.append("good ")

@@ -46,7 +46,7 @@ class Hole:
         return self._proxy.accepted_count
 
     def swallow(self) -> None:
-        self._loop.call_soon_threadsafe(self._proxy.swallow)
+        self._loop.call_soon_threadsafe(self._proxy.swallow, "up", "down")
 
     def heal(self) -> None:
         self._loop.call_soon_threadsafe(self._proxy.heal)

@@ -66,7 +66,7 @@ def test_a_black_hole_is_noticed_and_left_also_with_unsent_bytes(nats: NatsServe
             Proxy("127.0.0.1", nats.port) as proxy,
             running(proxy.url, namespace, ear=ear) as bus,
         ):
-            proxy.swallow()
+            proxy.swallow("up", "down")
             for seq in range(1, 41):  # far more than the sockets' buffers take
                 bus.publish(change(f"doc{seq}", 1, b"x" * 800_000), outcomes.append)
 
@@ -81,7 +81,7 @@ def test_a_black_hole_is_noticed_and_left_also_with_unsent_bytes(nats: NatsServe
 
     async def only_the_way_back() -> None:
         async with Proxy("127.0.0.1", nats.port) as proxy, running(proxy.url, f"{namespace}-2") as bus:
-            proxy.swallow(up=False)
+            proxy.swallow("down")
 
             await until(lambda: bus.state.state == "down", seconds=10)
             proxy.heal()
