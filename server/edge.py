@@ -24,6 +24,7 @@ from typing import Protocol, TypeVar
 
 from sync import wire
 from sync.answered import Looked, look
+from sync.arriving import Difference, difference_of, look_at
 from sync.brink import loading
 from sync.change import Beacon, Logged, Merged, RepairAsk, SyncAnswer
 from sync.compacting import refusal_of
@@ -46,12 +47,14 @@ from sync.step import (
     ListDocuments,
     Load,
     LoadLogged,
+    Look,
     PresenceOut,
     Publish,
     ReadOutbox,
     Report,
     Send,
     SetAside,
+    TakeOn,
     Unfollow,
     Verify,
 )
@@ -383,11 +386,22 @@ class EdgeDaemon:
                     lambda: _refusal_of(captured),
                     lambda refusal: self._do(self.machine.verified(captured, refusal)),
                 )
+            case Look(doc, number, update):
+                self._in(
+                    self._large.checker,
+                    lambda: look_at(update),
+                    lambda found: self._do(self.machine.looked(doc, number, found, now_ms())),
+                )
+            case TakeOn(doc, number):
+                self._loop.call_soon(self._take_on, doc, number)
             case SetAside(doc, update, reason):
                 work = partial(aside.keep, self.config.data / ASIDE, doc, "replaced", update, reason)
                 self._in(
                     self._reader, work, lambda kept: log.warning("set_aside name=%s bytes=%d", kept.name, kept.bytes)
                 )
+
+    def _take_on(self, doc: DocId, number: int) -> None:
+        self._do(self.machine.take_on(doc, number, now_ms()))
 
     def _load(self, doc: DocId) -> StoredDocument | None:
         """In the reader's thread: the document too is made here, in calls of a few milliseconds (`sync.loading`)."""
@@ -463,12 +477,17 @@ class EdgeDaemon:
             except BusError as error:  # an account of before this was asked for may not read it
                 log.debug("rejected_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
             passed = {one.version.seq for one in entries if isinstance(one, Logged) and one.change.dot in unsafe}
-            fold: Replica | None = None
+            asks, epoch, at_ms = self.machine.asks_log(doc), self.machine.epoch, now_ms()
+
+            def work() -> tuple[Replica, Difference | None]:
+                fold = fold_around(doc, snapshot, entries, passed, epoch, at_ms, [])
+                return fold, None if asks is None else difference_of(fold, *asks)
+
+            fold, found = None, None
             with contextlib.suppress(DocumentBroken):  # the machine meets it too, and says so
-                work = partial(fold_around, doc, snapshot, entries, passed, self.machine.epoch, now_ms(), [])
-                fold = await self._loop.run_in_executor(self._reader, work)
+                fold, found = await self._loop.run_in_executor(self._reader, work)
             entries = [entry for entry in entries if entry.version.seq not in passed]
-            self._do(self.machine.logged(doc, snapshot, entries, now_ms(), fold))
+            self._do(self.machine.logged(doc, snapshot, entries, now_ms(), fold, found))
 
     async def _list(self, in_log: bool) -> None:
         docs: Iterable[DocId]

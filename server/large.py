@@ -64,7 +64,8 @@ class LargeFrames:
         self._pending_bytes = pending_bytes
         self._waiting: dict[ConnId, _Waiting] = {}
         self._moved = asyncio.Event()
-        self._checker = ThreadPoolExecutor(1, "skerry-check")
+        self.checker = ThreadPoolExecutor(1, "skerry-check")
+        """Whatever else is too large to be checked on the loop is checked there too."""
 
     def takes(self, conn: ConnId, frame: bytes) -> bool:
         """False for nearly every frame: go on with it. True: it is seen to, here or behind another one."""
@@ -96,7 +97,7 @@ class LargeFrames:
             self._moved.set()
 
     def stop(self) -> None:
-        self._checker.shutdown(cancel_futures=True)
+        self.checker.shutdown(cancel_futures=True)
 
     async def _work(self, conn: ConnId, waiting: _Waiting) -> None:
         loop = asyncio.get_running_loop()
@@ -106,7 +107,7 @@ class LargeFrames:
             frames = [frame]
             if len(frame) > LARGE_FRAME_BYTES:
                 try:
-                    frames = await loop.run_in_executor(self._checker, in_pieces, frame)
+                    frames = await loop.run_in_executor(self.checker, in_pieces, frame)
                 except InvalidInput as error:
                     self._refuse(conn, error)
                     return

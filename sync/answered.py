@@ -27,13 +27,11 @@ from .giving_way import compare
 from .hosted import Hosted, whole_answer
 from .replica import Replica, Verdict
 from .serving import Serving
-from .slices import cut
+from .slices import Piece, pieces_of
 from .step import Compact
 from .validate import Shape, check_update
 
-__all__ = ["Looked", "Piece", "conclude", "look", "take_made", "take_piece"]
-
-Piece = tuple[bytes, Shape]
+__all__ = ["Looked", "conclude", "look", "take_made", "take_piece"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +52,7 @@ def look(answer: SyncAnswer, blank: bool) -> Looked | None:
         shape = check_update(answer.update)
         if blank and _stands_alone(shape):
             return _made(answer, shape)
-        pieces = cut(answer.update, {})
-        return Looked(shape, pieces=tuple((piece, check_update(piece)) for piece in pieces))
+        return Looked(shape, pieces=pieces_of(answer.update))
     except (InvalidUpdate, DocumentBroken):
         return None
 
@@ -141,6 +138,8 @@ def conclude(
         host.compare = bool(len(host.unmerged))
         if not host.compare:
             catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)
+    elif host.line is not None:
+        host.line.compare = True  # a part of what comes behind this answer is here already
     elif host.told is not None and host.told.epoch == answer.version.epoch and host.told.seq > answer.version.seq:
         catchup.want(host.doc, now_ms)  # a broadcast has overtaken the answer
     elif replica.version != answer.version:

@@ -252,7 +252,7 @@ class Edge(Following):
         return Step(tuple(out))
 
     def _may_leave(self, host: Hosted) -> bool:
-        return host.doc not in self._shipped and not self._catchup.wants(host.doc)
+        return host.line is None and host.doc not in self._shipped and not self._catchup.wants(host.doc)
 
     def _relieve(self, now_ms: int, out: Out) -> None:
         """Over the limit of memory, documents that nobody uses leave at once, the longest unused first."""

@@ -10,23 +10,26 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from . import limits
-from .answered import Looked, Piece, conclude, take_made, take_piece
+from .answered import Looked, conclude, take_made, take_piece
+from .arriving import Arrival, Difference, Folded, Found, Line
 from .change import Beacon, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .company import Out
 from .document import EMPTY_UPDATE
-from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
+from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached, SkerryError
 from .folding import fold_log
 from .giving_way import REFUSED, clashed, cut_wrongly, give_way, question_of, replaced
 from .hosted import Hosted
 from .ids import DocId, Dot, DotSet, Origin, Version
 from .outbox import Outbox
 from .replica import Replica, Verdict, covers
-from .step import AskSync, EdgeEffect, LoadLogged, Report, Step
+from .slices import Piece, holds_long
+from .step import AskSync, EdgeEffect, LoadLogged, Look, Report, Step, TakeOn
 from .token import Token
 from .validate import check_state_vector, check_update
 
@@ -51,6 +54,7 @@ class Following(Outbox):
     def __init__(self, settings: EdgeSettings) -> None:
         super().__init__(settings.name, settings.origin, settings.namespace)
         self.settings = settings
+        self._number = 0
 
     def pinned(self, doc: DocId) -> bool:
         return any(fnmatchcase(doc, pin) for pin in self.settings.pins)
@@ -62,40 +66,73 @@ class Following(Outbox):
             return Step()  # Invariant 2.
         out: Out = []
         host = self._serving.hosted.get(message.doc)
-        if host is not None and host.replica is not None:
-            try:
-                self._take_merged(host, host.replica, message, now_ms, out)
-            except ClientIdClash as error:
-                clashed(host, self._catchup, error, now_ms, out)
-            except (InvalidUpdate, LimitReached) as error:
-                out.append(Report("merged_refused", message.doc, str(error)))
-                self._catchup.want(message.doc, now_ms)
-            except DocumentBroken as error:
-                self._serving.rebuild(host, str(error), out)
+        if host is not None and host.line is not None:
+            self._line_up(host, message, now_ms, out)
+        elif host is not None and host.replica is not None:
+            self._take_broadcast(host, message, now_ms, out)
         elif host is not None or self.pinned(message.doc):
-            if host is not None:
-                self._refused(host, message.rejected, message.dots, message.reason, now_ms, out)
-                self._confirm(host, message.dots, message.version, now_ms, out, answered=False)
-            self._catchup.want(message.doc, now_ms)
+            self._missed(message, host, now_ms, out)
         self._pump(now_ms, out)
         return Step(tuple(out))
 
-    def _take_merged(self, host: Hosted, replica: Replica, message: Merged, now_ms: int, out: Out) -> None:
+    def _take_broadcast(
+        self, host: Hosted, message: Merged, now_ms: int, out: Out, brought: Verdict | None = None
+    ) -> None:
+        if host.replica is None:
+            self._missed(message, host, now_ms, out)
+            return
+        try:
+            self._take_merged(host, host.replica, message, now_ms, out, brought)
+        except (InvalidUpdate, LimitReached, DocumentBroken) as error:
+            self._not_taken(host, error, "merged_refused", now_ms, out)
+
+    def _missed(self, message: Merged, host: Hosted | None, now_ms: int, out: Out) -> None:
+        """The document is not in memory: its content is asked for."""
+        if host is not None:
+            self._refused(host, message.rejected, message.dots, message.reason, now_ms, out)
+            self._confirm(host, message.dots, message.version, now_ms, out, answered=False)
+        self._catchup.want(message.doc, now_ms)
+
+    def _not_taken(self, host: Hosted, error: SkerryError, event: str, now_ms: int, out: Out) -> None:
+        match error:
+            case ClientIdClash():
+                clashed(host, self._catchup, error, now_ms, out)
+            case DocumentBroken():
+                self._serving.rebuild(host, str(error), out)
+            case _:
+                out.append(Report(event, host.doc, str(error)))
+                self._catchup.want(host.doc, now_ms)
+
+    def _is_own(self, replica: Replica, ranges: Sequence[tuple[Origin, int, int]]) -> bool:
+        """One's own comes back: nothing to read again."""
+        origin = self.settings.origin
+        return bool(ranges) and all(of == origin and replica.dots.holds(of, first, last) for of, first, last in ranges)
+
+    def _take_merged(
+        self, host: Hosted, replica: Replica, message: Merged, now_ms: int, out: Out, brought: Verdict | None
+    ) -> None:
+        """`brought`: what became of its pieces, where it was taken so."""
         ranges = message.dots.ranges()
-        own = bool(ranges) and all(
-            origin == self.settings.origin and replica.dots.holds(origin, first, last) for origin, first, last in ranges
-        )
-        update = EMPTY_UPDATE if own else message.update or EMPTY_UPDATE  # one's own comes back: nothing to read again
+        own = self._is_own(replica, ranges)
+        update = EMPTY_UPDATE if own or brought else message.update or EMPTY_UPDATE
         before = replica.version
         host.idle_since_ms = now_ms
         if host.told is None or message.version > host.told:
             host.told = message.version
-        taken, gap = replica.take_merged(message.prev, message.version, update, check_update(update), now_ms)
+        if len(update) > limits.SLICE_BYTES:
+            self._line_up(host, message, now_ms, out)
+            return
+        shape = check_update(update)
+        if len(update) > limits.LARGE_FRAME_BYTES and holds_long(shape):
+            self._line_up(host, message, now_ms, out)
+            return
+        lacks = brought is Verdict.EARLY or (message.fetch and not own)
+        taken, gap = replica.take_merged(message.prev, message.version, update, shape, now_ms, lacks)
         self._serving.take_in(host, taken, out)
         if replica.unapplied_bytes >= limits.SLICE_BYTES:
             replica.materialise()
         moves = message.prev != message.version  # else it is held, and a broadcast lost before this shows nowhere
-        if taken.verdict is not Verdict.EARLY and moves and not gap and not message.fetch:
+        if taken.verdict is not Verdict.EARLY and moves and not gap and not lacks:
             replica.hold_dots(message.dots)  # across a gap: what the leader had before carries no bytes
         if replica.version != before or taken.updates:
             self._serving.writing.add_version(host)
@@ -110,6 +147,140 @@ class Following(Outbox):
         single = len(ranges) == 1 and ranges[0][1] == ranges[0][2] and not len(message.rejected)
         if single and message.prev != message.version:
             self._witnessed(message.version, host.doc, Dot(ranges[0][0], ranges[0][1]))
+
+    # --- what is too large for one turn of the loop (`sync.arriving`) ------------------------------------------------
+    def _line_up(
+        self, host: Hosted, what: Merged | Folded, now_ms: int, out: Out, found: Difference | None = None
+    ) -> None:
+        line = host.line = host.line or Line()
+        arrival = Arrival(what)
+        if found is not None:
+            arrival.replica, arrival.pieces = found.replica, deque(found.pieces)
+        host.idle_since_ms = now_ms
+        if isinstance(what, Merged) and (host.told is None or what.version > host.told):
+            host.told = what.version
+        if len(line.arrivals) >= limits.LINE_COUNT_MAX or line.bytes + arrival.bytes > limits.LINE_BYTES_MAX:
+            self._catchup.want(host.doc, now_ms)  # as if it had been lost
+            return
+        line.arrivals.append(arrival)
+        line.bytes += arrival.bytes
+        if len(line.arrivals) == 1:
+            self._begin(host, line, out)
+
+    def _begin(self, host: Hosted, line: Line, out: Out) -> None:
+        """With the first in line."""
+        self._number += 1
+        line.number = self._number
+        first = line.arrivals[0]
+        if self._wants_look(host, first) and isinstance(first.what, Merged):
+            first.replica = host.replica
+            out.append(Look(host.doc, line.number, first.what.update))
+        else:
+            out.append(TakeOn(host.doc, line.number))
+
+    def _line_of(self, doc: DocId, number: int) -> tuple[Hosted | None, Line | None]:
+        host = self._serving.hosted.get(doc)
+        line = host.line if host is not None else None
+        return (host, line) if line is not None and line.number == number else (None, None)
+
+    def looked(self, doc: DocId, number: int, found: Found, now_ms: int) -> EdgeStep:
+        """What a `Look` has found."""
+        out: Out = []
+        host, line = self._line_of(doc, number)
+        if host is not None and line is not None:
+            if isinstance(found, str):
+                self._not_taken(host, InvalidUpdate(found), "merged_refused", now_ms, out)
+                self._leave_line(host, line, now_ms)
+            else:
+                line.arrivals[0].pieces = deque(found)
+            if host.line is not None:
+                self._begin(host, line, out)
+            self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def take_on(self, doc: DocId, number: int, now_ms: int) -> EdgeStep:
+        """A turn of the loop: a piece of what is first in line, or some of what is small."""
+        out: Out = []
+        host, line = self._line_of(doc, number)
+        if host is not None and line is not None:
+            first = line.arrivals[0]
+            if first.pieces is not None:
+                taken = not first.pieces or self._take_piece(host, first, now_ms, out)
+                if taken and not first.pieces:
+                    self._end(host, first, now_ms, out)
+                if not taken or not first.pieces:
+                    self._leave_line(host, line, now_ms)
+            else:
+                for _ in range(limits.LINE_TURN_COUNT):
+                    self._end(host, line.arrivals[0], now_ms, out)
+                    self._leave_line(host, line, now_ms)
+                    if (
+                        host.line is None
+                        or line.arrivals[0].pieces is not None
+                        or self._wants_look(host, line.arrivals[0])
+                    ):
+                        break
+            if host.line is not None:
+                self._begin(host, line, out)
+            self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def _wants_look(self, host: Hosted, arrival: Arrival) -> bool:
+        """It was not looked at, and is large and not this edge's own."""
+        what, replica = arrival.what, host.replica
+        if arrival.pieces is not None or replica is None or not isinstance(what, Merged):
+            return False
+        return len(what.update) > limits.LARGE_FRAME_BYTES and not self._is_own(replica, what.dots.ranges())
+
+    def _is_small(self, host: Hosted, arrival: Arrival) -> bool:
+        return arrival.pieces is None and not self._wants_look(host, arrival)
+
+    def _take_piece(self, host: Hosted, arrival: Arrival, now_ms: int, out: Out) -> bool:
+        """False: it cannot be, and nothing of the arrival counts any more."""
+        replica, pieces = host.replica, arrival.pieces
+        assert pieces is not None
+        if replica is None or replica is not arrival.replica:
+            arrival.lacks = True  # Invariant 3 of `sync.arriving`.
+            pieces.clear()
+            return True
+        update, shape = pieces.popleft()
+        try:
+            if replica.judge(shape).verdict is Verdict.EARLY:
+                arrival.lacks = True
+                pieces.clear()
+                return True
+            taken = replica.take(update, shape, now_ms)
+            replica.materialise()
+        except (InvalidUpdate, LimitReached, DocumentBroken) as error:
+            event = "merged_refused" if isinstance(arrival.what, Merged) else "log_unreadable"
+            self._not_taken(host, error, event, now_ms, out)
+            return False
+        self._serving.take_in(host, taken, out)
+        return True
+
+    def _end(self, host: Hosted, arrival: Arrival, now_ms: int, out: Out) -> None:
+        """All of its pieces are taken; or it has none. Invariant 2 of `sync.arriving`."""
+        brought = None
+        if arrival.pieces is not None:
+            brought = Verdict.EARLY if arrival.lacks else Verdict.NEW
+        match arrival.what:
+            case Merged() as message:
+                self._take_broadcast(host, message, now_ms, out, brought)
+            case Folded(version, dots):
+                if brought is Verdict.NEW and host.replica is not None:
+                    looked = Looked(check_update(EMPTY_UPDATE), taken=True)
+                    replica = host.replica
+                    self._take_state(host, replica, EMPTY_UPDATE, looked, version, dots, now_ms, out, of_leader=False)
+                else:
+                    self._catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)
+                self._serving.become_ready(host, out)
+
+    def _leave_line(self, host: Hosted, line: Line, now_ms: int) -> None:
+        line.bytes -= line.arrivals.popleft().bytes
+        if not line.arrivals:
+            host.line = None
+            if line.compare:
+                self._catchup.want(host.doc, now_ms)
 
     def _refused(self, host: Hosted, rejected: DotSet, merged: DotSet, reason: str, now_ms: int, out: Out) -> None:
         """What of the outbox will never be merged: out of it, and who made it is told."""
@@ -138,8 +309,8 @@ class Following(Outbox):
             return host is not None or self.pinned(doc)
         mine = host.replica.version
         if mine is None or not mine.covers(version):
-            return True
-        if mine != version or not digest or not self._serving.settled(host):
+            return host.line is None or host.told is None or not host.told.covers(version)  # else it is in line
+        if host.line is not None or mine != version or not digest or not self._serving.settled(host):
             return False
         try:
             if host.replica.digest() != digest:
@@ -288,12 +459,19 @@ class Following(Outbox):
         entries: Sequence[LogEntry],
         now_ms: int,
         fold: Replica | None = None,
+        found: Difference | None = None,
     ) -> EdgeStep:
-        """Snapshot and log, read by this edge itself: there is no leader. `fold`: made of them already, in a thread."""
+        """Snapshot and log, read by this edge itself: there is no leader.
+
+        `fold`: made of them already, in a thread; `found`: what this edge lacks of it, where that is large.
+        """
         out: Out = []
         host = self._serving.hosted.get(doc)
         if host is None or host.replica is None:
             return Step()
+        if found is not None:
+            self._line_up(host, found.folded, now_ms, out, found)
+            return Step(tuple(out))
         try:
             if fold is None:
                 fold = fold_log(doc, snapshot, entries, self.epoch, now_ms)
@@ -308,6 +486,16 @@ class Following(Outbox):
         self._serving.become_ready(host, out)
         self._pump(now_ms, out)
         return Step(tuple(out))
+
+    def asks_log(self, doc: DocId) -> tuple[Replica, bytes] | None:
+        """Who wants to know what of the log it lacks, and what it has: for `difference_of`."""
+        host = self._serving.hosted.get(doc)
+        if host is None or host.replica is None:
+            return None
+        try:
+            return host.replica, host.replica.state_vector()
+        except DocumentBroken:
+            return None  # met again by `logged`
 
     def log_failed(self, doc: DocId, now_ms: int) -> EdgeStep:
         """Snapshot and log could not be read; the question to the leader is repeated anyway."""

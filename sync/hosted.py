@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .arriving import Line
 from .change import Change, Context, RepairAsk
 from .content import Captured
 from .ids import ConnId, DocId, Dot, DotSet, Version
@@ -150,6 +151,8 @@ class Hosted:
     """When the leader last said something of this document that fitted."""
     told: Version | None = None
     """Newest version that a broadcast of this link named: an older answer says nothing about what the leader lacks."""
+    line: Line | None = None
+    """What the leader has said and is not taken yet, since something of it is too large for one turn of the loop."""
     asker: Replica | None = None
     """Whose state vector the open question names: the answer says nothing to a replica that was read anew."""
     replace: str = ""

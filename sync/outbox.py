@@ -123,7 +123,7 @@ class Outbox:
             self._void(doc, dot)
         for host in self._serving.hosted.values():
             host.acked.clear()
-            host.told = None
+            host.told = host.line = None
             host.heals = host.heal_after_ms = 0
             host.suspect = bool(len(host.unmerged))
             host.failures = 0
@@ -137,6 +137,7 @@ class Outbox:
         self._serving.linked = False
         self._catchup.link_changed()
         for host in self._serving.hosted.values():
+            host.line = None
             if host.ready_by_ms is not None:
                 self._serving.become_ready(host, out)
 

@@ -306,17 +306,18 @@ class Replica(Content):
 
     # --- what the leader says ----------------------------------------------------------------------------------------
     def take_merged(
-        self, prev: Version, version: Version, update: bytes, shape: Shape, now_ms: int
+        self, prev: Version, version: Version, update: bytes, shape: Shape, now_ms: int, lacks: bool = False
     ) -> tuple[Taken, bool]:
         """Take a broadcast. The second value is True where a gap shows: ask for a sync.
 
         The update is taken where the gate lets it in, gap or not; the version moves only where nothing is missing.
+        `lacks`: something of the broadcast is not in `update`, and not here either.
         """
         taken = self._take(update, shape, now_ms) if update else _TAKEN_SEEN
         self.unapplied_bytes += len(update)
         mine = self.version
         follows = prev.seq == 0 if mine is None else mine.epoch == prev.epoch and mine.seq >= prev.seq
-        if taken.verdict is Verdict.EARLY or not follows:
+        if lacks or taken.verdict is Verdict.EARLY or not follows:
             return taken, mine is None or not mine.covers(version)
         if mine is None or version.seq > mine.seq:
             self.version = version

@@ -35,6 +35,7 @@ __all__ = [
     "ListDocuments",
     "Load",
     "LoadLogged",
+    "Look",
     "LookAtLog",
     "MarkShipped",
     "PresenceOut",
@@ -48,6 +49,7 @@ __all__ = [
     "SetVersion",
     "Step",
     "StoreSnapshot",
+    "TakeOn",
     "Unfollow",
     "Verify",
     "Write",
@@ -214,6 +216,23 @@ class Verify:
     captured: Captured
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Check and cut this update in a thread (`sync.arriving.look_at`); answered by `looked(doc, number, found)`."""
+
+    doc: DocId
+    number: int
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOn:
+    """Call `take_on(doc, number)` with the next turn of the loop: there is more to take than fits into one."""
+
+    doc: DocId
+    number: int
+
+
 # --- effects of a leader ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class LoadLogged:
@@ -307,6 +326,8 @@ EdgeEffect = (
     | Report
     | SetAside
     | Verify
+    | Look
+    | TakeOn
 )
 
 LeaderEffect = (

@@ -15,10 +15,12 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from sync.answered import look
+from sync.arriving import Found, difference_of, look_at
 from sync.change import Beacon, Change, Merged, RepairAsk, SyncAnswer
 from sync.compacting import refusal_of
 from sync.content import Captured
 from sync.edge import Edge, EdgeSettings
+from sync.folding import fold_log
 from sync.headers import encode_sync_ask
 from sync.ids import ConnId, DocId, Dot, Origin, Version
 from sync.limits import LOAD_MS_MAX, SYNC_MS_MAX
@@ -32,6 +34,7 @@ from sync.step import (
     ListDocuments,
     Load,
     LoadLogged,
+    Look,
     PresenceOut,
     Publish,
     ReadOutbox,
@@ -39,6 +42,7 @@ from sync.step import (
     Send,
     SetAside,
     Step,
+    TakeOn,
     Unfollow,
     Verify,
 )
@@ -304,6 +308,12 @@ class EdgeNode:
             case Verify(_, captured):
                 refusal = refusal_of(captured)
                 self.later(self.world.rng.randint(0, 200), lambda: self._verified(captured, refusal))
+            case Look(doc, number, update):
+                pieces = look_at(update)
+                self.world.looked_count += 1
+                self.later(self._pace.choice((0, 5, 50, 500)), lambda: self._looked(doc, number, pieces))
+            case TakeOn(doc, number):
+                self.later(self._pace.choice((0, 0, 5, 50)), lambda: self._take_on(doc, number))
             case SetAside(doc, _, reason):
                 self.world.alarm(f"{self.name} set {doc} aside: {reason}")
             case Report(event, about, detail):
@@ -315,6 +325,14 @@ class EdgeNode:
     def _verified(self, captured: Captured, refusal: str) -> None:
         assert self.edge is not None
         self._do(self.edge.verified(captured, refusal))
+
+    def _looked(self, doc: DocId, number: int, found: Found) -> None:
+        assert self.edge is not None
+        self._do(self.edge.looked(doc, number, found, self.world.now_ms))
+
+    def _take_on(self, doc: DocId, number: int) -> None:
+        assert self.edge is not None
+        self._do(self.edge.take_on(doc, number, self.world.now_ms))
 
     def _on_disk(self, change: Change) -> None:
         """1. Of a run, which has a name of its own: each of its rows."""
@@ -419,10 +437,14 @@ class EdgeNode:
 
         def read() -> Action:
             snapshot, entries = self.world.read_log(doc, epoch, before)
+            asks = self.edge.asks_log(doc) if self.edge is not None else None
+            at_ms = self.world.now_ms
 
             def told() -> None:
                 assert self.edge is not None
-                self._do(self.edge.logged(doc, snapshot, entries, self.world.now_ms))
+                fold = fold_log(doc, snapshot, entries, self.edge.epoch, at_ms)
+                found = difference_of(fold, *asks) if asks is not None else None
+                self._do(self.edge.logged(doc, snapshot, entries, self.world.now_ms, fold, found))
 
             return told
 

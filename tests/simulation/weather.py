@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-__all__ = ["FAULTS", "Weather"]
+__all__ = ["FAULTS", "LARGE_LIMITS", "Weather"]
 
 FAULTS = {
     "crash": 6,  # an edge, before or after its commit
@@ -44,6 +44,9 @@ SMALL_LIMITS = {
     "SYNC_IN_FLIGHT_MAX": 1,
 }
 """Limits that a small world would never reach: some of them are this small in each."""
+
+LARGE_LIMITS = {"LARGE_FRAME_BYTES": 12, "SLICE_BYTES": 24, "SLICE_RANGES": 1, "SLICE_STRUCTS": 2, "LINE_COUNT_MAX": 5}
+"""In every third world nearly every broadcast is too large for one turn of an edge's loop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from .network import Network
 from .schedule import Action, Schedule
 from .settle import differences
 from .truth import Truth
-from .weather import Weather
+from .weather import LARGE_LIMITS, Weather
 
 __all__ = ["SETTLE_MS_MAX", "World"]
 
@@ -92,6 +92,8 @@ class World:
         self.lossy = False
         self.joined_count = 0
         """Rows of outboxes that went out within another change."""
+        self.looked_count = 0
+        """Broadcasts that were too large for one turn of an edge's loop."""
 
     @property
     def now_ms(self) -> int:
@@ -115,7 +117,7 @@ class World:
 
     # --- the two phases ----------------------------------------------------------------------------------------------
     def run(self) -> None:
-        with limits_set(dict(self.weather.limits)):
+        with limits_set(dict(self.weather.limits) | (LARGE_LIMITS if self.seed % 3 == 2 else {})):
             self._run()
 
     def _run(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pycrdt
 
 from sync import wire
+from sync.arriving import look_at
 from sync.change import Change, LogEntry, Logged, Merged, Snapshot, SyncAnswer, SyncAsk
 from sync.compacting import refusal_of
 from sync.edge import Edge, EdgeSettings, EdgeStep
@@ -28,6 +29,7 @@ from sync.step import (
     ListDocuments,
     Load,
     LoadLogged,
+    Look,
     LookAtLog,
     PresenceOut,
     Publish,
@@ -38,6 +40,7 @@ from sync.step import (
     SendBeacon,
     SetAside,
     StoreSnapshot,
+    TakeOn,
     Unfollow,
     Verify,
 )
@@ -92,6 +95,9 @@ class Island:
         self.logged: list[DocId] = []
         self.presence: list[bytes] = []
         self.aside: list[SetAside] = []
+        self.by_turns = False
+        """What is to be looked at, and to be taken with later turns of the loop, waits for `turn`."""
+        self.waiting: list[Look | TakeOn] = []
 
     def do(self, step: EdgeStep) -> None:
         self._perform(step)
@@ -125,12 +131,24 @@ class Island:
                     self.presence.append(payload)
                 case Verify(_, captured):
                     self.do(self.edge.verified(captured, refusal_of(captured)))
+                case Look() | TakeOn():
+                    self.waiting.append(effect)
+                    if not self.by_turns:
+                        self.turn()
                 case SetAside():
                     self.aside.append(effect)
                 case Follow() | Unfollow():
                     pass
         if step.commit is not None:
             self.commits.append(step.commit)
+
+    def turn(self) -> None:
+        """A thread has looked at what it was given, or the loop has turned once."""
+        match self.waiting.pop(0):
+            case Look(doc, number, update):
+                self.do(self.edge.looked(doc, number, look_at(update), self.now))
+            case TakeOn(doc, number):
+                self.do(self.edge.take_on(doc, number, self.now))
 
     def open(self, conn: int, doc: DocId = PLAN) -> None:
         self.do(self.edge.opened(ConnId(conn), doc, self.now))
