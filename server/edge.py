@@ -31,10 +31,10 @@ from sync.compacting import refusal_of
 from sync.content import Captured
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, StoreError
+from sync.hosted import built
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
 from sync.lane import fold_around
 from sync.limits import COMMIT_LAZY_MS, LARGE_FRAME_BYTES, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
-from sync.loading import document_of
 from sync.ports import StoredDocument
 from sync.replica import Replica
 from sync.slow import Readers
@@ -410,7 +410,7 @@ class EdgeDaemon:
             return None
         with loading(doc):
             try:
-                return replace(stored, document=document_of(stored.state, stored.updates))
+                return built(stored)
             except DocumentBroken:
                 return stored  # the machine meets it too, and says so
 

@@ -25,6 +25,7 @@ from .document import Document
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .giving_way import compare
 from .hosted import Hosted, whole_answer
+from .nesting import Nesting, nesting_of
 from .replica import Replica, Verdict
 from .serving import Serving
 from .slices import Piece, pieces_of
@@ -39,6 +40,8 @@ class Looked:
     shape: Shape
     document: Document | None = None
     """Made of it, where the edge that asked had nothing."""
+    nesting: Nesting | None = None
+    """Of that document."""
     equal: bool = False
     """That document has the digest that the leader said."""
     pieces: tuple[Piece, ...] = ()
@@ -61,10 +64,13 @@ def _made(answer: SyncAnswer, shape: Shape) -> Looked:
     brink = present()
     if not shape.brings or brink.suspects(answer.doc):
         return Looked(shape)
+    nesting = nesting_of(shape.names, lambda: answer.update)
+    if nesting.too_deep:
+        return Looked(shape)  # refused by whoever takes it
     brink.enter(answer.doc, Doing.APPLY, (answer.update,))
     try:
         document = Document(answer.update)  # a state, joined as far as it can be: 30 ms for 10,000,000 characters
-        return Looked(shape, document, answer.digest != "" and document.digest() == answer.digest)
+        return Looked(shape, document, nesting, answer.digest != "" and document.digest() == answer.digest)
     finally:
         brink.leave()
 
@@ -81,7 +87,8 @@ def _stands_alone(shape: Shape) -> bool:
 
 def take_made(serving: Serving, host: Hosted, replica: Replica, looked: Looked, update: bytes, out: Out) -> bool:
     """Invariant 1. False: it has to be taken as ever. Raises InvalidUpdate."""
-    if looked.document is None or not replica.adopt(looked.document, update, looked.shape):
+    document, nesting = looked.document, looked.nesting
+    if document is None or nesting is None or not replica.adopt(document, update, looked.shape, nesting):
         return False
     if looked.equal and host.compaction is None:  # else that one would replace it
         serving.writing.add(Compact(host.doc, update))

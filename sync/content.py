@@ -22,7 +22,7 @@ from .errors import DocumentBroken
 from .ids import DocId
 from .limits import NESTING_MAX, SLICE_BYTES
 from .loading import apply_in_order, document_of
-from .nesting import Places, named_at_most, refuse_depth
+from .nesting import Nesting, Places, named_at_most, refuse_depth
 from .slices import cut, wants_cutting
 from .validate import Shape, check_update
 
@@ -62,10 +62,17 @@ class Content:
         "unapplied_bytes",
     )
 
-    def __init__(self, doc: DocId, state: bytes | None, updates: Sequence[bytes], document: Document | None) -> None:
+    def __init__(
+        self,
+        doc: DocId,
+        state: bytes | None,
+        updates: Sequence[bytes],
+        document: Document | None,
+        nesting: Nesting | None,
+    ) -> None:
         """From what is stored: trusted bytes in commit order. Raises DocumentBroken where pycrdt refuses them.
 
-        `document`: what `document_of` made of them, elsewhere; it is this one's from now on.
+        `document`, `nesting`: what was made of them elsewhere (`document_of`, `nesting_of`); this one's from now on.
         """
         self.doc = doc
         self._brink = present()
@@ -83,6 +90,8 @@ class Content:
         self._named: int | None = None if self.clocks else 0
         """Structs that named a type as their parent: at most so many. None: what was loaded was not looked at."""
         self._places: Places | None = None
+        if nesting is not None:
+            self._named, self._places = nesting.named, nesting.places
 
     # --- what is let in ----------------------------------------------------------------------------------------------
     def _accept(self, update: bytes, shape: Shape) -> None:

@@ -6,7 +6,7 @@ Room: the edge machine's record; state only. `sync.edge` decides.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from .arriving import Line
@@ -14,6 +14,8 @@ from .change import Change, Context, RepairAsk
 from .content import Captured
 from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import COMPACT_BYTES, COMPACT_ROWS, LOOK_MS
+from .loading import document_of
+from .nesting import named_at_most, nesting_of
 from .ports import StoredDocument
 from .presence import Presence
 from .replica import Replica, Taken
@@ -21,7 +23,7 @@ from .tracking import Tracking
 from .validate import AwarenessEntry, Shape
 from .wire import SyncStep2, encode
 
-__all__ = ["Compaction", "Flushed", "Held", "Hosted", "News", "Pending", "replica_of", "whole_answer"]
+__all__ = ["Compaction", "Flushed", "Held", "Hosted", "News", "Pending", "built", "replica_of", "whole_answer"]
 
 
 class Pending(NamedTuple):
@@ -203,6 +205,13 @@ class Hosted:
         return self.rows >= rows_max or self.row_bytes >= bytes_max
 
 
+def built(stored: StoredDocument) -> StoredDocument:
+    """With the document, and what is known of its depth: for a thread. Raises DocumentBroken."""
+    document = document_of(stored.state, stored.updates)
+    named = sum(map(named_at_most, (stored.state or b"", *stored.updates)))
+    return replace(stored, document=document, nesting=nesting_of(named, document.state))
+
+
 def replica_of(doc: DocId, stored: StoredDocument | None, anew: bool = False) -> Replica:
     """`anew`: the document that came with what is stored has been used up."""
     if stored is None:
@@ -210,5 +219,5 @@ def replica_of(doc: DocId, stored: StoredDocument | None, anew: bool = False) ->
     dots = stored.dots.copy()
     for dot, _ in stored.outbox:
         dots.add(dot)
-    built = None if anew else stored.document
-    return Replica(doc, stored.state, stored.updates, stored.version, dots, guarded=True, document=built)
+    built, nesting = (None, None) if anew else (stored.document, stored.nesting)
+    return Replica(doc, stored.state, stored.updates, stored.version, dots, True, built, nesting)

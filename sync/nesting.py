@@ -14,15 +14,17 @@ of the present state. Two leaders refuse the same changes.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from .errors import InvalidUpdate
 from .limits import CLOCK_MAX, NESTING_MAX
-from .structs import Structs, in_order, read_structs
+from .structs import NOBODY, Structs, in_order, read_structs
 
-__all__ = ["Places", "named_at_most", "refuse_depth"]
+__all__ = ["Nesting", "Places", "named_at_most", "nesting_of", "refuse_depth"]
 
 _NAMES: Final = [bytes((keyed | content, 0)) for keyed in (0, 0x20) for content in range(1, 10)]
 _Placed = dict[int, list[tuple[int, int, int]]]
@@ -46,10 +48,15 @@ class Places:
     __slots__ = ("_depths", "_ends", "_starts")
 
     def __init__(self, state: bytes) -> None:
-        self._starts: dict[int, list[int]] = {}
-        self._depths: dict[int, list[int]] = {}
+        self._starts: dict[int, array[int]] = {}
+        self._depths: dict[int, array[int]] = {}
         self._ends: dict[int, int] = {}
         self.add(state)
+
+    @property
+    def depth(self) -> int:
+        """Of what stands deepest."""
+        return max((max(depths, default=0) for depths in self._depths.values()), default=0)
 
     def deepest(self, update: bytes) -> int:
         """How deep the deepest of this update stands, or would stand. Raises InvalidUpdate."""
@@ -65,7 +72,7 @@ class Places:
     def add(self, update: bytes) -> None:
         """The document has taken it."""
         for client, placed in self._placed(read_structs(update)[0]).items():
-            starts, depths = self._starts.setdefault(client, []), self._depths.setdefault(client, [])
+            starts, depths = self._starts.setdefault(client, array("I")), self._depths.setdefault(client, array("I"))
             for start, following, depth in placed:
                 if (depths[-1] if depths else 0) != depth:
                     starts.append(start)
@@ -77,9 +84,15 @@ class Places:
         placed: _Placed = {client: [] for client in structs}
         for client, at in in_order(structs, self._ends):
             own = structs[client]
-            depth = max((self._depth(of, clock, placed.get(of)) for of, clock in own.beside(at)), default=0)
-            begin, depth = max(own.clocks[at], self._ends.get(client, 0)), depth + own.deeper[at]
             before = placed[client]
+            left, right = own.left[at], own.right[at]
+            if left == client and right == NOBODY and before and own.left_at[at] >= before[-1][0]:
+                depth = before[-1][2]  # as most do: behind what was just placed
+            else:
+                depth = 0 if left == NOBODY else self._depth(left, own.left_at[at], placed.get(left))
+                if right != NOBODY:
+                    depth = max(depth, self._depth(right, own.right_at[at], placed.get(right)))
+            begin, depth = max(own.clocks[at], self._ends.get(client, 0)), depth + own.deeper[at]
             if before and before[-1][1:] == (begin, depth):  # goes on as deep: one entry
                 before[-1] = (before[-1][0], own.followings[at], depth)
             else:
@@ -91,3 +104,27 @@ class Places:
             return placed[bisect_right(placed, (clock, CLOCK_MAX + 1, 0)) - 1][2]
         at = bisect_right(self._starts.get(client, ()), clock) - 1
         return self._depths[client][at] if at >= 0 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Nesting:
+    """What is known of a document's depth before anybody asks: found out in a thread."""
+
+    named: int
+    """At most so many structs name a type as their parent."""
+    places: Places | None
+    """Where they come near to NESTING_MAX: 0.3 s of Python for 80,000 structs. Its owner moves it on."""
+
+    @property
+    def too_deep(self) -> bool:
+        return self.places is not None and self.places.depth > NESTING_MAX
+
+
+def nesting_of(named: int, state: Callable[[], bytes]) -> Nesting:
+    """Of a document with this whole state; `named`: see `Nesting`. Half of what may be leaves room to grow."""
+    if named <= NESTING_MAX // 2:
+        return Nesting(named, None)
+    try:
+        return Nesting(named, Places(state()))
+    except InvalidUpdate:
+        return Nesting(named, None)  # stored by a version that refused less

@@ -13,6 +13,7 @@ from typing import Protocol
 from .change import Change
 from .document import Document
 from .ids import DocId, Dot, DotSet, Version
+from .nesting import Nesting
 from .step import Write
 
 __all__ = ["OutboxRow", "OutboxTotals", "Store", "StoredDocument"]
@@ -50,6 +51,8 @@ class StoredDocument:
     """Dots still in the outbox and where the log acknowledged them, in commit order."""
     document: Document | None = field(default=None, compare=False)
     """What was made of state and updates already, in a thread (`sync.loading`); used once."""
+    nesting: Nesting | None = field(default=None, compare=False)
+    """Of that document; used once too."""
 
 
 class Store(Protocol):

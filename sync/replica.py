@@ -25,6 +25,7 @@ from .document import Document
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
 from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX
+from .nesting import Nesting, refuse_depth
 from .token import Token
 from .validate import Shape
 
@@ -86,12 +87,13 @@ class Replica(Content):
         dots: DotSet | None = None,
         guarded: bool = False,
         document: Document | None = None,
+        nesting: Nesting | None = None,
     ) -> None:
         """Of what is stored (`Content`). Raises DocumentBroken where pycrdt refuses it.
 
         `guarded`: what comes again is compared with what is here (`sync.clash`); `take` raises ClientIdClash.
         """
-        super().__init__(doc, state, updates, document)
+        super().__init__(doc, state, updates, document, nesting)
         self._guarded = guarded
         self.version = version
         self.read = version.seq if version else 0
@@ -149,13 +151,15 @@ class Replica(Content):
                 return Taken(Verdict.NEW, (update,))
         return self._take(update, shape, now_ms, conn)
 
-    def adopt(self, document: Document, update: bytes, shape: Shape) -> bool:
+    def adopt(self, document: Document, update: bytes, shape: Shape, nesting: Nesting) -> bool:
         """The replica is empty, and becomes what was made of this elsewhere; False: it is not. Raises InvalidUpdate."""
         if self.clocks or self._unapplied or self.early or self._suspected:
             return False
-        self.check_depth(update, shape)
+        if nesting.too_deep:
+            raise refuse_depth()
         self.clocks.update((client, following) for client, _, following in shape.brings)
-        self._document, self._named, self._places, self._deleted = document, shape.names, None, None
+        self._document, self._deleted = document, None
+        self._named, self._places = nesting.named, nesting.places
         return True
 
     def _take(

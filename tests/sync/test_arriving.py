@@ -80,13 +80,19 @@ def test_a_large_broadcast_is_looked_at_elsewhere_and_taken_a_piece_a_turn(monke
     island, ada = island_with_a_reader(), Ada(1)
     (large,) = said(scattered(ada))
     checked: list[int] = []
-    check = validate.check_update
-    monkeypatch.setattr("sync.following.check_update", lambda update: (checked.append(len(update)), check(update))[1])
     applied: list[int] = []
-    apply = Document.apply_mended
-    monkeypatch.setattr(
-        Document, "apply_mended", lambda self, *updates: (applied.append(sum(map(len, updates))), apply(self, *updates))
-    )
+
+    def check(update: bytes) -> validate.Shape:
+        checked.append(len(update))
+        return validate.check_update(update)
+
+    def apply(document: Document, *updates: bytes) -> None:
+        applied.append(sum(map(len, updates)))
+        apply_mended(document, *updates)
+
+    apply_mended = Document.apply_mended
+    monkeypatch.setattr("sync.following.check_update", check)
+    monkeypatch.setattr(Document, "apply_mended", apply)
 
     island.do(island.edge.merged(large, 0))
     assert island.waiting == [Look(PLAN, 1, large.update)]
