@@ -8,22 +8,25 @@ from typing import Any
 import pytest
 from pycrdt import Array, Doc
 
-from sync.change import Change
+from sync.answered import look
+from sync.change import Change, SyncAnswer
 from sync.closing import CLOSE_BAD_UPDATE
 from sync.document import Document
 from sync.errors import DocumentBroken, InvalidUpdate
 from sync.folding import fold_log
-from sync.ids import Dot, Origin
+from sync.hosted import built, replica_of
+from sync.ids import Dot, DotSet, Origin, Version
 from sync.lib0 import write_var_uint
 from sync.limits import EARLY_MS_MAX, NESTING_MAX
 from sync.nesting import Places, named_at_most
+from sync.ports import StoredDocument
 from sync.replica import Replica, Verdict
 from sync.roots import find_roots
 from sync.validate import check_update
 from tests.sync.children import in_child, nested
 from tests.sync.forged import forged
 from tests.sync.histories import life
-from tests.sync.stage import PLAN, Chair, Island, Log, frame
+from tests.sync.stage import PLAN, Ada, Chair, Island, Log, frame
 
 CLIENT = 1
 DELETE_OUTERMOST = bytes.fromhex("000101010001")
@@ -260,6 +263,56 @@ def test_nothing_forged_stands_deeper_in_pycrdt_than_was_reckoned(seed: int) -> 
             assert Places(after).deepest(after) <= reckoned
         else:
             document = Document(before)
+
+
+def test_where_everything_stands_in_what_is_loaded_was_found_out_beside_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the first nested edit would hold the loop: 0.2 s for 80,000 structs."""
+    state = deep_replica().verified_state()
+    stored = built(StoredDocument(state, (level(0, client=3, within=0),), None, DotSet(), ()))
+    replica = replica_of(PLAN, stored)
+    made: list[int] = []
+
+    def places(state: bytes) -> Places:
+        made.append(len(state))
+        return Places(state)
+
+    monkeypatch.setattr("sync.content.Places", places)
+
+    assert take(replica, level(0, client=2, within=0)) is Verdict.NEW
+    assert take(replica, level(0, client=4, within=NESTING_MAX - 1)) is Verdict.NEW
+    assert made == []
+    with pytest.raises(InvalidUpdate, match="nested deeper"):
+        take(replica, level(0, client=5, within=NESTING_MAX))
+
+
+def test_a_document_without_nested_types_pays_nothing_for_it() -> None:
+    stored = built(StoredDocument(Ada(1).type("text " * 100), (), None, DotSet(), ()))
+
+    assert stored.nesting is not None
+    assert stored.nesting.places is None
+
+
+def test_a_document_made_of_an_answer_comes_with_where_everything_stands_or_is_refused() -> None:
+    deepest, deeper = (nested(NESTING_MAX + more) for more in (1, 2))
+
+    found = look(_answer_of(deepest), blank=True)
+    assert found is not None
+    assert found.nesting is not None
+    assert found.nesting.places is not None
+    assert found.document is not None
+    replica = Replica(PLAN)
+    assert replica.adopt(found.document, deepest, found.shape, found.nesting)
+    with pytest.raises(InvalidUpdate, match="nested deeper"):
+        take(replica, level(0, client=5, within=NESTING_MAX))
+    refused = look(_answer_of(deeper), blank=True)
+    assert refused is not None
+    assert refused.document is None, "pycrdt has not seen it"
+
+
+def _answer_of(update: bytes) -> SyncAnswer:
+    return SyncAnswer(PLAN, 1, update, b"\0", Version(7, 1), DotSet(), "")
 
 
 def test_structs_that_wait_for_each_other_are_refused() -> None:
