@@ -18,25 +18,21 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
 from sync import wire
-from sync.answered import Looked, look
-from sync.arriving import Difference, difference_of, look_at
+from sync.arriving import look_at
 from sync.brink import loading
-from sync.change import Beacon, Logged, Merged, RepairAsk, SyncAnswer
+from sync.change import Beacon, Merged, RepairAsk
 from sync.compacting import refusal_of
 from sync.content import Captured
 from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, StoreError
 from sync.hosted import built
-from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id, shard_of
-from sync.lane import fold_around
-from sync.limits import COMMIT_LAZY_MS, LARGE_FRAME_BYTES, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
+from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id
+from sync.limits import COMMIT_LAZY_MS, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
 from sync.ports import StoredDocument
-from sync.replica import Replica
 from sync.slow import Readers
 from sync.step import (
     AskSync,
@@ -61,10 +57,11 @@ from sync.step import (
 from sync.text import parse_dot, parse_version
 
 from . import aside
+from .asking import Asking
 from .bus import Bus
 from .config import Config
 from .large import LargeFrames
-from .log import named, report, scrubbed
+from .log import report
 from .pace import Pace
 from .record import KILLS, Record
 from .salvage import NO_WITNESS, open_store
@@ -135,6 +132,7 @@ class EdgeDaemon:
         self._next_conn = 0
         self._committer = ThreadPoolExecutor(1, "skerry-commit")
         self._reader = ThreadPoolExecutor(1, "skerry-read")
+        self._asking = Asking(self.bus, self.machine, self._reader, self._do, now_ms)
         self._large = LargeFrames(
             lambda work: self.tasks.spawn(work),
             self._received,
@@ -367,9 +365,9 @@ class EdgeDaemon:
                     lambda rows: self._do(self.machine.outbox_read(read, rows, now_ms())),
                 )
             case AskSync():
-                self.tasks.spawn(self._ask_sync(effect))
+                self.tasks.spawn(self._asking.ask_sync(effect.ask))
             case LoadLogged(doc):
-                self.tasks.spawn(self._load_logged(doc))
+                self.tasks.spawn(self._asking.load_logged(doc))
             case ListDocuments(in_log):
                 self.tasks.spawn(self._list(in_log))
             case PresenceOut(doc, payload):
@@ -434,60 +432,6 @@ class EdgeDaemon:
         if self.bus.state.state == "up" and now_ms() >= self._warn_after_ms:
             self._warn_after_ms = now_ms() + LOG_WARNING_MS
             log.warning("log_refuses detail=%r outbox=%d", str(error), self.store.outbox_totals().count)
-
-    async def _ask_sync(self, effect: AskSync) -> None:
-        ask = effect.ask
-        try:
-            answer = await self.bus.ask_sync(ask, shard_of(ask.doc, self.bus.shards or 1))
-        except BusError as error:
-            log.debug("sync_failed doc=%s detail=%r", named(ask.doc), scrubbed(str(error), ask.doc))
-            self._do(self.machine.sync_failed(ask.doc, ask.ask, now_ms()))
-        else:
-            looked = await self._looked_at(answer, ask.state_vector == b"\0")
-            self._do(self.machine.sync_answered(answer, now_ms(), looked))
-
-    async def _looked_at(self, answer: SyncAnswer, blank: bool) -> Looked | None:
-        """A large answer does not hold the loop: it is checked in a thread, and taken in pieces (`sync.answered`)."""
-        if len(answer.update) <= LARGE_FRAME_BYTES:
-            return None
-        looked = await self._loop.run_in_executor(self._reader, look, answer, blank)
-        if looked is None:
-            return None
-        for piece in looked.pieces:
-            step = self.machine.sync_piece(answer, piece, now_ms())
-            if step is None:
-                return replace(looked, pieces=())
-            self._do(step)
-            await asyncio.sleep(0)
-        return replace(looked, taken=bool(looked.pieces))
-
-    async def _load_logged(self, doc: DocId) -> None:
-        try:
-            snapshot = await self.bus.load_snapshot(doc)
-            fits = snapshot is not None and snapshot.version.epoch == self.bus.epoch
-            after = snapshot.version.seq if snapshot is not None and fits else 0
-            entries = await self.bus.read_log(doc, after, None)
-        except BusError as error:
-            log.debug("log_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
-            self._do(self.machine.log_failed(doc, now_ms()))
-        else:
-            unsafe: set[Dot] = set()
-            try:
-                unsafe = await self.bus.read_unsafe(doc)
-            except BusError as error:  # an account of before this was asked for may not read it
-                log.debug("rejected_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
-            passed = {one.version.seq for one in entries if isinstance(one, Logged) and one.change.dot in unsafe}
-            asks, epoch, at_ms = self.machine.asks_log(doc), self.machine.epoch, now_ms()
-
-            def work() -> tuple[Replica, Difference | None]:
-                fold = fold_around(doc, snapshot, entries, passed, epoch, at_ms, [])
-                return fold, None if asks is None else difference_of(fold, *asks)
-
-            fold, found = None, None
-            with contextlib.suppress(DocumentBroken):  # the machine meets it too, and says so
-                fold, found = await self._loop.run_in_executor(self._reader, work)
-            entries = [entry for entry in entries if entry.version.seq not in passed]
-            self._do(self.machine.logged(doc, snapshot, entries, now_ms(), fold, found))
 
     async def _list(self, in_log: bool) -> None:
         docs: Iterable[DocId]

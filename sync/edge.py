@@ -2,8 +2,8 @@
 
 Room: every decision of an edge and none of its I/O. A method takes an event and `now_ms` (monotonic milliseconds) and
 returns a Step, which the shell (`server.edge`, the simulator) performs. What works without a link is in `sync.serving`,
-the outbox and the link in `sync.outbox`, what the leader adds to them in `sync.following`; here the events of clients,
-disk and link meet, and time passes.
+the outbox and the link in `sync.outbox`, what the leader adds to them in `sync.following` and `sync.taking`; here the
+events of clients, disk and link meet, and time passes.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from . import limits
 from .company import Out
 from .content import Captured
 from .errors import SkerryError
-from .following import EdgeSettings, EdgeStep, Following
+from .following import EdgeSettings, EdgeStep
 from .hosted import Hosted
 from .ids import ConnId, DocId, Dot, Version
 from .ports import OutboxRow, StoredDocument
 from .pressure import Pressure
 from .step import ListDocuments, Step
+from .taking import Taking
 
 __all__ = ["Edge", "EdgeSettings", "EdgeStep"]
 
 _NOTHING: EdgeStep = Step()
 
 
-class Edge(Following):
+class Edge(Taking):
     def __init__(self, settings: EdgeSettings) -> None:
         super().__init__(settings)
         self._relieved_ms = -limits.LOOK_MS

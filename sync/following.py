@@ -1,7 +1,7 @@
 """What an edge does with what the leader and the log say: merged in, questions, answers, tokens, heal and repair.
 
 Room: the middle of the edge machine, on the outbox and the link (`sync.outbox`). Clients' events and time are
-`sync.edge`'s, which is built on this.
+`sync.edge`'s, which is built on this; what is too large for one turn of the loop is `sync.taking`'s, in between.
 
 Invariants:
 1. What the leader is found to lack, while nothing of the document is on its way to it, is shipped again (law 5).
@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 
 from . import limits
 from .answered import Looked, conclude, take_made, take_piece
-from .arriving import Arrival, Difference, Folded, Found, Line
+from .arriving import Arrival, Difference, Folded, Line
 from .change import Beacon, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .company import Out
 from .document import EMPTY_UPDATE
@@ -178,109 +178,12 @@ class Following(Outbox):
         else:
             out.append(TakeOn(host.doc, line.number))
 
-    def _line_of(self, doc: DocId, number: int) -> tuple[Hosted | None, Line | None]:
-        host = self._serving.hosted.get(doc)
-        line = host.line if host is not None else None
-        return (host, line) if line is not None and line.number == number else (None, None)
-
-    def looked(self, doc: DocId, number: int, found: Found, now_ms: int) -> EdgeStep:
-        """What a `Look` has found."""
-        out: Out = []
-        host, line = self._line_of(doc, number)
-        if host is not None and line is not None:
-            if isinstance(found, str):
-                self._not_taken(host, InvalidUpdate(found), "merged_refused", now_ms, out)
-                self._leave_line(host, line, now_ms)
-            else:
-                line.arrivals[0].pieces = deque(found)
-            if host.line is not None:
-                self._begin(host, line, out)
-            self._pump(now_ms, out)
-        return Step(tuple(out))
-
-    def take_on(self, doc: DocId, number: int, now_ms: int) -> EdgeStep:
-        """A turn of the loop: a piece of what is first in line, or some of what is small."""
-        out: Out = []
-        host, line = self._line_of(doc, number)
-        if host is not None and line is not None:
-            first = line.arrivals[0]
-            if first.pieces is not None:
-                taken = not first.pieces or self._take_piece(host, first, now_ms, out)
-                if taken and not first.pieces:
-                    self._end(host, first, now_ms, out)
-                if not taken or not first.pieces:
-                    self._leave_line(host, line, now_ms)
-            else:
-                for _ in range(limits.LINE_TURN_COUNT):
-                    self._end(host, line.arrivals[0], now_ms, out)
-                    self._leave_line(host, line, now_ms)
-                    if (
-                        host.line is None
-                        or line.arrivals[0].pieces is not None
-                        or self._wants_look(host, line.arrivals[0])
-                    ):
-                        break
-            if host.line is not None:
-                self._begin(host, line, out)
-            self._pump(now_ms, out)
-        return Step(tuple(out))
-
     def _wants_look(self, host: Hosted, arrival: Arrival) -> bool:
         """It was not looked at, and is large and not this edge's own."""
         what, replica = arrival.what, host.replica
         if arrival.pieces is not None or replica is None or not isinstance(what, Merged):
             return False
         return len(what.update) > limits.LARGE_FRAME_BYTES and not self._is_own(replica, what.dots.ranges())
-
-    def _is_small(self, host: Hosted, arrival: Arrival) -> bool:
-        return arrival.pieces is None and not self._wants_look(host, arrival)
-
-    def _take_piece(self, host: Hosted, arrival: Arrival, now_ms: int, out: Out) -> bool:
-        """False: it cannot be, and nothing of the arrival counts any more."""
-        replica, pieces = host.replica, arrival.pieces
-        assert pieces is not None
-        if replica is None or replica is not arrival.replica:
-            arrival.lacks = True  # Invariant 3 of `sync.arriving`.
-            pieces.clear()
-            return True
-        update, shape = pieces.popleft()
-        try:
-            if replica.judge(shape).verdict is Verdict.EARLY:
-                arrival.lacks = True
-                pieces.clear()
-                return True
-            taken = replica.take(update, shape, now_ms)
-            replica.materialise()
-        except (InvalidUpdate, LimitReached, DocumentBroken) as error:
-            event = "merged_refused" if isinstance(arrival.what, Merged) else "log_unreadable"
-            self._not_taken(host, error, event, now_ms, out)
-            return False
-        self._serving.take_in(host, taken, out)
-        return True
-
-    def _end(self, host: Hosted, arrival: Arrival, now_ms: int, out: Out) -> None:
-        """All of its pieces are taken; or it has none. Invariant 2 of `sync.arriving`."""
-        brought = None
-        if arrival.pieces is not None:
-            brought = Verdict.EARLY if arrival.lacks else Verdict.NEW
-        match arrival.what:
-            case Merged() as message:
-                self._take_broadcast(host, message, now_ms, out, brought)
-            case Folded(version, dots):
-                if brought is Verdict.NEW and host.replica is not None:
-                    looked = Looked(check_update(EMPTY_UPDATE), taken=True)
-                    replica = host.replica
-                    self._take_state(host, replica, EMPTY_UPDATE, looked, version, dots, now_ms, out, of_leader=False)
-                else:
-                    self._catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)
-                self._serving.become_ready(host, out)
-
-    def _leave_line(self, host: Hosted, line: Line, now_ms: int) -> None:
-        line.bytes -= line.arrivals.popleft().bytes
-        if not line.arrivals:
-            host.line = None
-            if line.compare:
-                self._catchup.want(host.doc, now_ms)
 
     def _refused(self, host: Hosted, rejected: DotSet, merged: DotSet, reason: str, now_ms: int, out: Out) -> None:
         """What of the outbox will never be merged: out of it, and who made it is told."""
@@ -469,6 +372,8 @@ class Following(Outbox):
         host = self._serving.hosted.get(doc)
         if host is None or host.replica is None:
             return Step()
+        if fold is not None and fold.version is not None and fold.version.epoch != self.epoch:
+            return Step()  # Invariant 2.
         if found is not None:
             self._line_up(host, found.folded, now_ms, out, found)
             return Step(tuple(out))

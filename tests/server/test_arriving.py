@@ -51,6 +51,7 @@ async def test_the_loop_goes_on_while_a_large_broadcast_is_looked_at_and_taken(
             return validate.check_update(update)
 
         monkeypatch.setattr("sync.following.check_update", check)
+        monkeypatch.setattr("sync.taking.check_update", check)
         monkeypatch.setattr("sync.arriving.check_update", check)
         turns: list[int] = []
         take_on = Edge.take_on

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from sync.arriving import Arrival
 from sync.change import Change, RepairAsk
 from sync.company import Out
 from sync.hosted import Held, Hosted
@@ -19,6 +20,7 @@ from sync.replica import Judgement, Replica, Verdict
 from sync.slow import Readers
 from sync.step import Commit, Send
 from sync.telling import Telling
+from sync.taking import Taking
 from sync.validate import Shape
 
 from .disk import Violation
@@ -197,6 +199,21 @@ def test_a_run_that_names_a_row_which_it_does_not_hold_is_found(monkeypatch: pyt
     monkeypatch.setattr("sync.outbox.join", forgetful)
 
     assert caught("claims to hold", faults=("cut",))
+
+
+# --- the version moves behind the last piece --------------------------------------------------------------------------
+def test_a_broadcast_that_counts_as_taken_before_its_last_piece_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Taking._take_piece
+
+    def first_only(edge: Taking, host: Hosted, arrival: Arrival, now_ms: int, out: Out) -> bool:
+        taken = take(edge, host, arrival, now_ms, out)
+        if arrival.pieces:
+            arrival.pieces.clear()
+        return taken
+
+    monkeypatch.setattr(Taking, "_take_piece", first_only)
+
+    assert caught("claims to hold")
 
 
 # --- and the control --------------------------------------------------------------------------------------------------

@@ -52,3 +52,11 @@ def test_in_some_worlds_readers_are_slow_and_brought_up_to_date(monkeypatch: pyt
         World(seed).run()
 
     assert sum(made) > 100
+
+
+def test_in_some_worlds_nearly_every_broadcast_is_too_large_for_one_turn() -> None:
+    worlds = [World(seed) for seed in range(2, 62, 3)]
+    for world in worlds:
+        world.run()
+
+    assert sum(world.looked_count for world in worlds) > 100

@@ -92,6 +92,7 @@ def test_a_large_broadcast_is_looked_at_elsewhere_and_taken_a_piece_a_turn(monke
 
     apply_mended = Document.apply_mended
     monkeypatch.setattr("sync.following.check_update", check)
+    monkeypatch.setattr("sync.taking.check_update", check)
     monkeypatch.setattr(Document, "apply_mended", apply)
 
     island.do(island.edge.merged(large, 0))

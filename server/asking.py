@@ -1,0 +1,95 @@
+"""What an edge asks the leader, or the log where no leader answers: read, looked at in a thread, handed to the machine.
+
+Room: a part of the edge daemon. The machine says what is asked; what was found out about a large answer is
+`sync.answered`'s and `sync.arriving`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import replace
+
+from sync.answered import Looked, look
+from sync.arriving import Difference, difference_of
+from sync.change import Logged, SyncAnswer, SyncAsk
+from sync.edge import Edge, EdgeStep
+from sync.errors import BusError, DocumentBroken
+from sync.ids import DocId, Dot, shard_of
+from sync.lane import fold_around
+from sync.limits import LARGE_FRAME_BYTES
+from sync.replica import Replica
+
+from .bus import Bus
+from .log import named, scrubbed
+
+__all__ = ["Asking"]
+
+log = logging.getLogger("skerry.edge")
+
+
+class Asking:
+    def __init__(
+        self, bus: Bus, machine: Edge, reader: Executor, do: Callable[[EdgeStep], None], now_ms: Callable[[], int]
+    ) -> None:
+        self._bus = bus
+        self._machine = machine
+        self._reader = reader
+        self._do = do
+        self._now_ms = now_ms
+
+    async def ask_sync(self, ask: SyncAsk) -> None:
+        try:
+            answer = await self._bus.ask_sync(ask, shard_of(ask.doc, self._bus.shards or 1))
+        except BusError as error:
+            log.debug("sync_failed doc=%s detail=%r", named(ask.doc), scrubbed(str(error), ask.doc))
+            self._do(self._machine.sync_failed(ask.doc, ask.ask, self._now_ms()))
+        else:
+            looked = await self._looked_at(answer, ask.state_vector == b"\0")
+            self._do(self._machine.sync_answered(answer, self._now_ms(), looked))
+
+    async def _looked_at(self, answer: SyncAnswer, blank: bool) -> Looked | None:
+        """A large answer does not hold the loop: it is checked in a thread, and taken in pieces (`sync.answered`)."""
+        if len(answer.update) <= LARGE_FRAME_BYTES:
+            return None
+        looked = await asyncio.get_running_loop().run_in_executor(self._reader, look, answer, blank)
+        if looked is None:
+            return None
+        for piece in looked.pieces:
+            step = self._machine.sync_piece(answer, piece, self._now_ms())
+            if step is None:
+                return replace(looked, pieces=())
+            self._do(step)
+            await asyncio.sleep(0)
+        return replace(looked, taken=bool(looked.pieces))
+
+    async def load_logged(self, doc: DocId) -> None:
+        try:
+            snapshot = await self._bus.load_snapshot(doc)
+            fits = snapshot is not None and snapshot.version.epoch == self._bus.epoch
+            after = snapshot.version.seq if snapshot is not None and fits else 0
+            entries = await self._bus.read_log(doc, after, None)
+        except BusError as error:
+            log.debug("log_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
+            self._do(self._machine.log_failed(doc, self._now_ms()))
+        else:
+            unsafe: set[Dot] = set()
+            try:
+                unsafe = await self._bus.read_unsafe(doc)
+            except BusError as error:  # an account of before this was asked for may not read it
+                log.debug("rejected_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
+            passed = {one.version.seq for one in entries if isinstance(one, Logged) and one.change.dot in unsafe}
+            asks, epoch, at_ms = self._machine.asks_log(doc), self._machine.epoch, self._now_ms()
+
+            def work() -> tuple[Replica, Difference | None]:
+                fold = fold_around(doc, snapshot, entries, passed, epoch, at_ms, [])
+                return fold, None if asks is None else difference_of(fold, *asks)
+
+            fold, found = None, None
+            with contextlib.suppress(DocumentBroken):  # the machine meets it too, and says so
+                fold, found = await asyncio.get_running_loop().run_in_executor(self._reader, work)
+            entries = [entry for entry in entries if entry.version.seq not in passed]
+            self._do(self._machine.logged(doc, snapshot, entries, self._now_ms(), fold, found))
