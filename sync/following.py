@@ -23,7 +23,7 @@ from .company import Out
 from .document import EMPTY_UPDATE
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached, SkerryError
 from .folding import fold_log
-from .giving_way import REFUSED, clashed, cut_wrongly, give_way, question_of, replaced
+from .giving_way import REFUSED, clashed, give_way, question_of, replaced
 from .hosted import Hosted
 from .ids import DocId, Dot, DotSet, Origin, Version
 from .outbox import Outbox
@@ -286,7 +286,7 @@ class Following(Outbox):
                 clashed(host, self._catchup, error, now_ms, out)
             except (InvalidUpdate, LimitReached) as error:
                 if host.probe:
-                    host.probe = {}  # Yrs cannot cut where it was asked to: asked again without
+                    host.probe = {}  # asked again without the last of what both have
                 else:
                     out.append(Report("answer_refused", answer.doc, str(error)))
                 self._catchup.want(answer.doc, now_ms + (limits.RETRY_MS_MAX if host.probe is None else 0))
@@ -302,8 +302,6 @@ class Following(Outbox):
     ) -> None:
         theirs = check_state_vector(answer.state_vector)
         looked = looked or Looked(check_update(answer.update))
-        if cut_wrongly(host, looked.shape, theirs):
-            raise InvalidUpdate("cut within a character; asked again otherwise")
         host.failures = 0
         host.checked_ms = now_ms
         self._refused(host, answer.rejected, answer.dots, answer.reason, now_ms, out)

@@ -20,9 +20,9 @@ from .hosted import Hosted
 from .replica import Replica, Verdict
 from .serving import Serving
 from .step import Compact, Report, SetAside
-from .validate import Shape, check_update
+from .validate import check_update
 
-__all__ = ["REFUSED", "clashed", "compare", "cut_wrongly", "give_way", "question_of", "replaced"]
+__all__ = ["REFUSED", "clashed", "compare", "give_way", "question_of", "replaced"]
 
 REFUSED = "what was written here was refused by the leader, and is kept with the rejected changes; reload"
 IN_VAIN = "healing did not make it equal to the leader's; what was here is set aside; reload"
@@ -47,11 +47,6 @@ def question_of(host: Hosted, replica: Replica) -> bytes:
     if host.replace:
         return encode_clocks({})
     return replica.state_vector() if host.probe is None else replica.probe(host.probe)
-
-
-def cut_wrongly(host: Hosted, shape: Shape, theirs: Mapping[int, int]) -> bool:
-    """Asked for the last of what both have, Yrs has cut within a character of two units: its clocks are shifted."""
-    return bool(host.probe) and any(following != theirs.get(client) for client, _, following in shape.brings)
 
 
 def compare(
