@@ -32,7 +32,7 @@ from .slices import Piece, pieces_of
 from .step import Compact
 from .validate import Shape, check_update
 
-__all__ = ["Looked", "conclude", "look", "take_made", "take_piece"]
+__all__ = ["Looked", "adopts", "conclude", "look", "take_made", "take_piece"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,16 @@ def _stands_alone(shape: Shape) -> bool:
     return all(reach.get(client, 0) >= following for client, following in needs)
 
 
+def adopts(replica: Replica, looked: Looked | None, update: bytes) -> bool:
+    """Invariant 1: the replica is empty and becomes what was made of this. Raises InvalidUpdate."""
+    if looked is None or looked.document is None or looked.nesting is None:
+        return False
+    return replica.adopt(looked.document, update, looked.shape, looked.nesting)
+
+
 def take_made(serving: Serving, host: Hosted, replica: Replica, looked: Looked, update: bytes, out: Out) -> bool:
     """Invariant 1. False: it has to be taken as ever. Raises InvalidUpdate."""
-    document, nesting = looked.document, looked.nesting
-    if document is None or nesting is None or not replica.adopt(document, update, looked.shape, nesting):
+    if not adopts(replica, looked, update):
         return False
     if looked.equal and host.compaction is None:  # else that one would replace it
         serving.writing.add(Compact(host.doc, update))

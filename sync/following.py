@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 from . import limits
-from .answered import Looked, conclude, take_made, take_piece
+from .answered import Looked, adopts, conclude, take_made, take_piece
 from .arriving import Arrival, Difference, Folded, Line
 from .change import Beacon, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .company import Out
@@ -278,7 +279,8 @@ class Following(Outbox):
         if host is not None and replica is not None and replica is asker and answer.version.epoch == self.epoch:
             try:
                 if host.replace:
-                    if replaced(self._serving, self._catchup, host, answer, now_ms, out):
+                    made = partial(adopts, looked=looked, update=answer.update)
+                    if replaced(self._serving, self._catchup, host, answer, made, now_ms, out):
                         self._confirm(host, answer.dots, answer.version, now_ms, out, answered=True)
                 else:
                     self._take_answer(host, replica, answer, looked, now_ms, out)

@@ -7,7 +7,7 @@ everywhere; what was here is kept for somebody to look at, and its clients are t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from . import limits
 from .catchup import Catchup
@@ -98,14 +98,24 @@ def _heal(serving: Serving, catchup: Catchup, host: Hosted, state_vector: bytes,
     out.append(Report("document_healed", host.doc, "the log lacked what this edge holds; shipped again"))
 
 
-def replaced(serving: Serving, catchup: Catchup, host: Hosted, answer: SyncAnswer, now_ms: int, out: Out) -> bool:
+def replaced(
+    serving: Serving,
+    catchup: Catchup,
+    host: Hosted,
+    answer: SyncAnswer,
+    adopts: Callable[[Replica], bool],
+    now_ms: int,
+    out: Out,
+) -> bool:
     """The leader's whole document has come. False: it waits for a gap itself; asked again later.
 
+    `adopts`: makes an empty replica what was made of the answer elsewhere, where it was.
     What others wrote here meanwhile is in the outbox, and comes back with the leader's broadcast.
     """
     assert host.replica is not None
     fresh = Replica(host.doc, version=answer.version, dots=answer.dots.copy(), guarded=True)
-    if fresh.take(answer.update, check_update(answer.update), now_ms).verdict is Verdict.EARLY:
+    taken = adopts(fresh) or fresh.take(answer.update, check_update(answer.update), now_ms).verdict is not Verdict.EARLY
+    if not taken:
         catchup.want(host.doc, now_ms + limits.RETRY_MS_MAX)
         return False
     reason, host.replace = host.replace, ""

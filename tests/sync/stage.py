@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pycrdt
 
 from sync import wire
+from sync.answered import look
 from sync.arriving import look_at
 from sync.change import Change, LogEntry, Logged, Merged, Snapshot, SyncAnswer, SyncAsk
 from sync.compacting import refusal_of
@@ -307,6 +308,8 @@ class Sea:
         self.log = Log()
         self.chair = Chair(self.log)
         self.islands = islands
+        self.looks = False
+        """Answers are looked at beforehand, as the shell does with large ones."""
         for island in islands:
             island.link()
 
@@ -326,7 +329,9 @@ class Sea:
                     moved = True
                 asks, island.asks = island.asks, []
                 for ask in asks:
-                    island.do(island.edge.sync_answered(self.chair.answer(ask), island.now))
+                    answer = self.chair.answer(ask)
+                    looked = look(answer, ask.state_vector == b"\0") if self.looks else None
+                    island.do(island.edge.sync_answered(answer, island.now, looked))
                     moved = True
             said, self.chair.said = self.chair.said, []
             for merged in said:

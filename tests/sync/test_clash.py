@@ -12,8 +12,9 @@ from sync.closing import CLOSE_CLIENT_ID
 from sync.document import Document, merge
 from sync.errors import ClientIdClash
 from sync.ids import DocId
+from sync.nesting import Nesting
 from sync.replica import Replica, Verdict
-from sync.validate import check_update
+from sync.validate import Shape, check_update
 from tests.sync.histories import life
 from tests.sync.stage import Ada, Island, Sea, frame
 
@@ -168,10 +169,11 @@ def test_another_tab_that_relays_is_let_be() -> None:
     assert island.text() == "hello"
 
 
-def _clash_while_cut_off() -> tuple[Sea, Island, Island]:
+def _clash_while_cut_off(looks: bool = False) -> tuple[Sea, Island, Island]:
     """The same client id writes at two edges that do not see each other; then the second one is linked again."""
     here, there = Island("a", 1), Island("b", 2)
     sea = Sea(here, there)
+    sea.looks = looks
     for island in (here, there):
         island.open(1)
     here.send(1, frame(Ada(6).type("common ")))
@@ -192,8 +194,22 @@ def _clash_while_cut_off() -> tuple[Sea, Island, Island]:
     return sea, here, there
 
 
-def test_a_clone_at_another_edge_is_named_by_the_leader_and_all_are_equal_again() -> None:
-    sea, here, there = _clash_while_cut_off()
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_clone_at_another_edge_is_named_by_the_leader_and_all_are_equal_again(
+    looks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`looks`: what replaces the document was made elsewhere."""
+    made: list[Replica] = []
+    adopts = Replica.adopt
+
+    def adopt(replica: Replica, document: Document, update: bytes, shape: Shape, nesting: Nesting) -> bool:
+        made.append(replica)
+        return adopts(replica, document, update, shape, nesting)
+
+    monkeypatch.setattr(Replica, "adopt", adopt)
+
+    sea, here, there = _clash_while_cut_off(looks)
+    assert len(made) == looks
 
     reasons = [reject.reason for reject in sea.chair.rejected]
     assert reasons
