@@ -118,10 +118,9 @@ def take_piece(
     if replica is None or replica is not host.asker or host.replace or host.probe:
         return False
     try:
+        replica.know_deletions()
         taken = replica.take(*piece, now_ms)
         replica.materialise()
-        if piece[1].brings:
-            replica.look_at_deletions_again()  # a value that was put for another one deletes that
     except (ClientIdClash, InvalidUpdate, LimitReached):
         return False  # the whole of it meets that too
     except DocumentBroken as error:

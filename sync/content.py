@@ -230,6 +230,15 @@ class Content:
         self._read(lambda _: captured.verify())
         return captured.state
 
+    def know_deletions(self) -> None:
+        """Before an update is taken in pieces: what its first ones delete unsaid, is said by its last ones for others.
+
+        Yrs deletes a value when another one is put for it, and not everywhere: seen here as deleted already, the range
+        would be kept from the disk and from clients (simulator, seed 3194).
+        """
+        if self._deleted is None:
+            self._deleted = self._read(Document.deleted)
+
     def look_at_deletions_again(self) -> None:
         """What was applied may have deleted what no range has named yet."""
         self._deleted = None

@@ -327,7 +327,9 @@ class Following(Outbox):
         of_leader: bool,
     ) -> None:
         """Take a difference that ends at `version`. What an edge folds itself is not merged by the leader."""
-        if not looked.taken and not take_made(self._serving, host, replica, looked, update, out):
+        if looked.taken:
+            replica.look_at_deletions_again()
+        elif not take_made(self._serving, host, replica, looked, update, out):
             taken = replica.take(update, looked.shape, now_ms)
             self._serving.take_in(host, taken, out)
             if taken.verdict is Verdict.EARLY:

@@ -91,6 +91,7 @@ class Taking(Following):
                 arrival.lacks = True
                 pieces.clear()
                 return True
+            replica.know_deletions()
             taken = replica.take(update, shape, now_ms)
             replica.materialise()
         except (InvalidUpdate, LimitReached, DocumentBroken) as error:
@@ -105,6 +106,8 @@ class Taking(Following):
         brought = None
         if arrival.pieces is not None:
             brought = Verdict.EARLY if arrival.lacks else Verdict.NEW
+            if host.replica is not None:
+                host.replica.look_at_deletions_again()
         match arrival.what:
             case Merged() as message:
                 self._take_broadcast(host, message, now_ms, out, brought)

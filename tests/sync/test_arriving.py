@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from pycrdt import Map
 
 from sync import extension, limits, validate, wire
 from sync.arriving import difference_of, look_at
@@ -339,3 +340,28 @@ def test_what_an_edge_reads_from_the_log_itself_is_taken_in_pieces_too() -> None
 
 def test_looking_says_why_an_update_cannot_be() -> None:
     assert "ends too early" in str(look_at(b"\1\2\3"))
+
+
+def test_what_the_first_pieces_delete_unsaid_is_passed_on_where_the_last_ones_say_it() -> None:
+    """Yrs deletes a value when another one is put for it, and not in every order of taking them."""
+    island, ada = island_with_a_reader(), Ada(1)
+    values = ada.crdt.get("map", type=Map)
+    values["key"] = "old"
+    old = ada.crdt.get_update()
+    before = ada.crdt.get_state()
+    values["key"] = "new"
+    for word in WORDS:
+        ada.text.insert(0, word)
+    first, large = said(old, ada.crdt.get_update(before))
+    island.do(island.edge.merged(first, 0))
+    island.sent.clear()
+
+    island.do(island.edge.merged(large, 0))
+    turns(island)
+
+    assert (1, 0, 1) in validate.check_update(large.update).deletes
+    assert (1, 0, 1) in [span for update in island.updates(1) for span in validate.check_update(update).deletes]
+    island.commit()
+    stored = island.store.load(PLAN)
+    assert stored is not None
+    assert (1, 0, 1) in [span for update in stored.updates for span in validate.check_update(update).deletes]
