@@ -19,8 +19,8 @@ from sync.joining import join
 from sync.replica import Judgement, Replica, Verdict
 from sync.slow import Readers
 from sync.step import Commit, Send
-from sync.telling import Telling
 from sync.taking import Taking
+from sync.telling import Telling
 from sync.validate import Shape
 
 from .disk import Violation

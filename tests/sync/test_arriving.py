@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from pycrdt import Map
+from pycrdt import Doc, Map, Text
 
 from sync import extension, limits, validate, wire
 from sync.arriving import difference_of, look_at
@@ -344,15 +345,16 @@ def test_looking_says_why_an_update_cannot_be() -> None:
 
 def test_what_the_first_pieces_delete_unsaid_is_passed_on_where_the_last_ones_say_it() -> None:
     """Yrs deletes a value when another one is put for it, and not in every order of taking them."""
-    island, ada = island_with_a_reader(), Ada(1)
-    values = ada.crdt.get("map", type=Map)
+    island = island_with_a_reader()
+    crdt: Doc[Any] = Doc(client_id=1)
+    values, text = crdt.get("map", type=Map), crdt.get("text", type=Text)
     values["key"] = "old"
-    old = ada.crdt.get_update()
-    before = ada.crdt.get_state()
+    old = crdt.get_update()
+    before = crdt.get_state()
     values["key"] = "new"
     for word in WORDS:
-        ada.text.insert(0, word)
-    first, large = said(old, ada.crdt.get_update(before))
+        text.insert(0, word)
+    first, large = said(old, crdt.get_update(before))
     island.do(island.edge.merged(first, 0))
     island.sent.clear()
 
