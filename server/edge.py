@@ -138,6 +138,7 @@ class EdgeDaemon:
             self._received,
             lambda conn, error: self._do(self.machine.refused(conn, error, now_ms())),
             lambda conn: self.machine.pending_bytes(conn),
+            lambda conn: self.machine.pieces_come(conn),
         )
         self.tasks = Tasks(log)
         self._committing = False

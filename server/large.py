@@ -56,12 +56,17 @@ class LargeFrames:
         deliver: Callable[[ConnId, bytes], None],
         refuse: Callable[[ConnId, SkerryError], None],
         pending_bytes: Callable[[ConnId], int | None],
+        begins: Callable[[ConnId], None],
     ) -> None:
-        """`pending_bytes`: of the connection's document, not flushed yet; None while it is being loaded."""
+        """`pending_bytes`: of the connection's document, not flushed yet; None while it is being loaded.
+
+        `begins`: called before the first of several pieces.
+        """
         self._spawn = spawn
         self._deliver = deliver
         self._refuse = refuse
         self._pending_bytes = pending_bytes
+        self._begins = begins
         self._waiting: dict[ConnId, _Waiting] = {}
         self._moved = asyncio.Event()
         self.checker = ThreadPoolExecutor(1, "skerry-check")
@@ -111,12 +116,14 @@ class LargeFrames:
                 except InvalidInput as error:
                     self._refuse(conn, error)
                     return
-            for piece in frames:
+            for at, piece in enumerate(frames):
                 while len(frames) > 1 and self._is_busy(conn) and self._waiting.get(conn) is waiting:
                     self._moved.clear()
                     await self._moved.wait()
                 if self._waiting.get(conn) is not waiting:
                     return
+                if len(frames) > 1 and at == 0:
+                    self._begins(conn)
                 self._deliver(conn, piece)
                 if len(frames) > 1:
                     await asyncio.sleep(0)

@@ -8,12 +8,13 @@ events of clients, disk and link meet, and time passes.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from . import limits
 from .company import Out
 from .content import Captured
-from .errors import SkerryError
+from .errors import DocumentBroken, SkerryError
 from .following import EdgeSettings, EdgeStep
 from .hosted import Hosted
 from .ids import ConnId, DocId, Dot, Version
@@ -98,6 +99,13 @@ class Edge(Taking):
         """Of this connection's document, not flushed yet; None while it is being loaded."""
         host = self._serving.host_of(conn)
         return host.pending_bytes if host is not None and host.replica is not None else None
+
+    def pieces_come(self, conn: ConnId) -> None:
+        """The next frames of this connection are one update in pieces."""
+        host = self._serving.host_of(conn)
+        if host is not None and host.replica is not None:
+            with contextlib.suppress(DocumentBroken):  # met again by the first of them
+                host.replica.know_deletions()
 
     def closed(self, conn: ConnId, now_ms: int) -> EdgeStep:
         """The connection is gone."""

@@ -45,13 +45,17 @@ class Desk:
         self.refused: list[tuple[ConnId, SkerryError]] = []
         self.pending: int | None = 0
         self.tasks: set[asyncio.Task[None]] = set()
-        self.large = LargeFrames(self.spawn, self.deliver, self.refuse, lambda _: self.pending)
+        self.large = LargeFrames(self.spawn, self.deliver, self.refuse, lambda _: self.pending, self.begins)
+        self.begun: list[tuple[ConnId, int]] = []
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
         self.tasks.add(asyncio.get_running_loop().create_task(work))
 
     def deliver(self, conn: ConnId, piece: bytes) -> None:
         self.delivered.append((conn, piece))
+
+    def begins(self, conn: ConnId) -> None:
+        self.begun.append((conn, len(self.delivered)))
 
     def refuse(self, conn: ConnId, error: SkerryError) -> None:
         self.refused.append((conn, error))
@@ -108,6 +112,7 @@ async def test_what_comes_behind_a_large_frame_waits_and_other_connections_do_no
 
     of_ada = [data for conn, data in desk.delivered if conn == ADA]
     assert of_ada[-1] == SMALL
+    assert desk.begun == [(ADA, 1)], "before the first piece, and for none of the others"
     assert text_of(of_ada[:-1]) == "x" * COUNT
     desk.send(ADA, SMALL)
     assert desk.delivered[-1] == (ADA, SMALL)

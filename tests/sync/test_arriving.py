@@ -367,3 +367,25 @@ def test_what_the_first_pieces_delete_unsaid_is_passed_on_where_the_last_ones_sa
     stored = island.store.load(PLAN)
     assert stored is not None
     assert (1, 0, 1) in [span for update in stored.updates for span in validate.check_update(update).deletes]
+
+
+def test_what_the_first_pieces_of_a_client_delete_unsaid_is_shipped_where_its_last_ones_say_it() -> None:
+    island = island_with_a_reader()
+    crdt: Doc[Any] = Doc(client_id=1)
+    values, text = crdt.get("map", type=Map), crdt.get("text", type=Text)
+    values["key"] = "old"
+    island.send(1, wire.encode(wire.Update(crdt.get_update())))
+    before = crdt.get_state()
+    values["key"] = "new"
+    for word in WORDS:
+        text.insert(0, word)
+    island.commit()
+    found = look_at(crdt.get_update(before))
+    assert not isinstance(found, str)
+
+    island.edge.pieces_come(ConnId(1))
+    for piece, _ in found:
+        island.send(1, wire.encode(wire.Update(piece)))
+        island.commit()
+
+    assert (1, 0, 1) in [span for change in island.published for span in validate.check_update(change.update).deletes]
