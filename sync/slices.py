@@ -35,6 +35,7 @@ def holds_long(shape: Shape) -> bool:
     """To apply it in one step, in pieces or not, would hold others up."""
     return shape.joins > SLICE_STRUCTS or len(shape.deletes) > SLICE_RANGES
 
+
 _COLLECTED = 0  # a struct's first byte: only its length is left
 _CONTENT_DELETED = 1
 
