@@ -203,6 +203,8 @@ async def test_the_context_of_an_edit_reaches_the_others(tmp_path: Path) -> None
         for socket in (ada, ben):
             await send_on(socket, 1, extension.Open(PLAN))
             await next_on_channel(socket, wire.SyncStep1)
+            await send_on(socket, 1, wire.SyncStep1(b"\x00"))
+            await next_on_channel(socket, wire.SyncStep2)
 
         await send_on(ada, 1, extension.Edit(Dot(Origin(9), 1), "ada", "cause", "trip-42", typed("x")))
         _, changed = await next_on_channel(ben, extension.Changed)
