@@ -221,6 +221,13 @@ class Content:
         self._read(lambda _: captured.verify())
         return captured.state
 
+    def prepare(self) -> None:
+        """Read now what the first deletion and the first nested type would wait for: 100 ms and more of a large one."""
+        if self._named is None and (state := self._peek()) is not None:
+            self._named = named_at_most(state)
+        if self._deleted is None:
+            self._deleted = self._read(Document.deleted)
+
     def look_at_deletions_again(self) -> None:
         """What was applied may have deleted what no range has named yet."""
         self._deleted = None
