@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from .brink import Doing, present
 from .clash import probing
 from .digest import Ranges, digest_of_snapshot, encode_clocks
 from .document import Document
-from .errors import DocumentBroken
+from .errors import DocumentBroken, InvalidUpdate
 from .ids import DocId
 from .limits import NESTING_MAX, SLICE_BYTES
 from .loading import apply_in_order, document_of
@@ -222,11 +223,19 @@ class Content:
         return captured.state
 
     def prepare(self) -> None:
-        """Read now what the first deletion and the first nested type would wait for: 100 ms and more of a large one."""
+        """Read now what the first deletion and the next nested type would wait for: a second of a large document."""
         if self._named is None and (state := self._peek()) is not None:
             self._named = named_at_most(state)
+        if self.wants_places and (state := self._peek()) is not None:
+            with suppress(InvalidUpdate):  # stored by a version that refused less
+                self._places = Places(state)
         if self._deleted is None:
             self._deleted = self._read(Document.deleted)
+
+    @property
+    def wants_places(self) -> bool:
+        """Where everything stands will have to be known soon, and is not: `prepare` where it holds nobody up."""
+        return self._places is None and self._named is not None and self._named > NESTING_MAX // 2
 
     def look_at_deletions_again(self) -> None:
         """What was applied may have deleted what no range has named yet."""

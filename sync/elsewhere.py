@@ -20,6 +20,7 @@ from .brink import Doing, present
 from .change import LogEntry, Logged, Snapshot, size_of
 from .content import Captured
 from .digest import digest_of_snapshot
+from .document import merge
 from .errors import DocumentBroken, InvalidUpdate
 from .folding import fold_entry
 from .ids import DocId, DotSet, Version
@@ -82,10 +83,10 @@ class Loading:
                 found.poison.add(breaker.version.seq)
                 found.breakers.append((breaker, f"{BREAKS}: {error}"))
         self._look_at_old(found, found.replica)
-        if not self.is_light():
-            with suppress(DocumentBroken):  # who asks meets it too
-                found.digest = "" if found.replica.gap else found.replica.digest()
-                found.replica.prepare()
+        with suppress(DocumentBroken):  # who asks meets it too
+            if not (self.is_light() or found.replica.gap):
+                found.digest = found.replica.digest()
+            found.replica.prepare()
         return found
 
     def _look_at_old(self, found: Loaded, replica: Replica) -> None:
@@ -114,7 +115,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Folding:
-    """Changes of one lane, in log order, into the replica that was lent for them; none: its digest is asked for.
+    """Changes of one lane, in log order, into the replica that was lent for them; none: it is to be read.
 
     Invariant 1.
     """
@@ -138,8 +139,11 @@ class Folding:
                     taken, reason = fold_entry(self.replica, entry, self.now_ms)
                 loan.folded.append((entry, taken, reason))
             self.replica.materialise()
+            fresh = [update for _, taken, reason in loan.folded if taken and not reason for update in taken.updates]
+            loan.fresh = [self.replica.watched(fresh, lambda: merge(fresh))] if len(fresh) > 1 else fresh
             if not self.entries:
-                loan.digest = self.replica.digest()
+                loan.digest = "" if self.replica.gap else self.replica.digest()
+                self.replica.prepare()
         except DocumentBroken as error:
             loan.broken = str(error)
         return loan
@@ -149,6 +153,8 @@ class Folding:
 class Loan:
     folded: list[tuple[LogEntry, Taken | None, str]] = field(default_factory=list)
     """What became of each; None: the replica had passed it."""
+    fresh: list[bytes] = field(default_factory=list)
+    """All that was taken, in one."""
     broken: str = ""
     digest: str = ""
 

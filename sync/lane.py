@@ -75,6 +75,17 @@ class Lane:
     answered: tuple[tuple[int, bytes], bytes] | None = None
     """(place in the log, state vector) and what such an asker lacks: many ask the same at once. Until the next tick."""
 
+    prepared: bool = False
+    """It was lent to learn where everything stands (`sync.nesting`)."""
+
+    def digest_of(self, replica: Replica) -> str:
+        """Of this lane's, without a gap. Raises DocumentBroken."""
+        version = replica.version
+        assert version is not None
+        if self.digest is None or self.digest[0] != version:
+            self.digest = (version, replica.digest())
+        return self.digest[1]
+
     def freshen(self) -> None:
         """It was broadcast, or will be folded again."""
         self.fresh = []
@@ -87,6 +98,7 @@ class Lane:
         self.replica = None
         self.digest = None
         self.answered = None
+        self.prepared = False
         self.beyond.clear()
         self.beyond_bytes = 0
         self.beyond_dots = DotSet()

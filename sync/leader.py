@@ -318,6 +318,7 @@ class Leader:
                 self._passed(lane, work.replica, entry, out)
             else:
                 self._folded(lane, entry, taken, reason, out)
+        lane.fresh = loan.fresh
         if loan.digest and work.replica.version is not None:
             lane.digest = (work.replica.version, loan.digest)
             self._answer_all(lane, now_ms, out)  # before anything else changes it
@@ -432,7 +433,7 @@ class Leader:
         dots = lane.fresh_dots
         fetch = False
         if lane.beyond and version != prev:
-            fetch = lane.beyond_bytes > limits.EARLY_BYTES_MAX
+            fetch = lane.beyond_bytes > limits.LOAN_BYTES  # to merge it would hold the loop
             fresh = b"" if fetch else merge([*lane.beyond, *lane.fresh])
             dots.update(lane.beyond_dots)
         if replica.gap:
@@ -462,6 +463,9 @@ class Leader:
         lane.batch = []
         lane.freshen()
         self._snapshot_if_due(lane, out)
+        if replica.wants_places and not lane.prepared:
+            lane.prepared = True
+            self._lend(lane, replica, (), now_ms, out)
 
     def _broken(self, lane: Lane, reason: str, out: Out) -> None:
         """After a panic the document is undefined: fold this batch again, one by one, on what the log gives."""
@@ -547,7 +551,7 @@ class Leader:
                 lane.answered = (known, replica.diff(ask.state_vector))
             update = lane.answered[1]
             mine = replica.state_vector()
-            digest = "" if replica.gap else self._digest(lane)
+            digest = "" if replica.gap else lane.digest_of(replica)
         except DocumentBroken as error:
             self._broken(lane, str(error), out)
             return
@@ -566,15 +570,6 @@ class Leader:
             return False
         self._lend(lane, replica, (), now_ms, out)
         return True
-
-    def _digest(self, lane: Lane) -> str:
-        replica = lane.replica
-        assert replica is not None
-        version = replica.version
-        assert version is not None
-        if lane.digest is None or lane.digest[0] != version:
-            lane.digest = (version, replica.digest())
-        return lane.digest[1]
 
     # --- time --------------------------------------------------------------------------------------------------------
     def tick(self, now_ms: int) -> LeaderStep:
@@ -610,7 +605,9 @@ class Leader:
                 continue
             version = replica.version
             try:  # where it is read elsewhere, a later beacon has it
-                digest = "" if replica.gap or self._lend_to_digest(lane, replica, now_ms, out) else self._digest(lane)
+                digest = (
+                    "" if replica.gap or self._lend_to_digest(lane, replica, now_ms, out) else lane.digest_of(replica)
+                )
             except DocumentBroken as error:
                 self._broken(lane, str(error), out)
                 continue

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import cast
 
+import pycrdt
 import pytest
 
 from sync import elsewhere, folding, limits
@@ -17,6 +19,7 @@ from sync.elsewhere import Folding, Loading, Saving
 from sync.errors import DocumentBroken
 from sync.ids import DocId, Dot, DotSet, Origin, Version, parse_document_id
 from sync.lib0 import write_var_uint
+from sync.nesting import Places
 from sync.replica import Replica
 from sync.validate import Shape, check_update
 from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Log
@@ -466,6 +469,44 @@ def test_many_that_ask_the_same_are_answered_with_one_reading(reads: list[str]) 
 
     assert reads.count("diff") == 2
     assert [Document(answer.update).text("text") for answer in chair.answers] == [""] * 5 + ["a"]
+
+
+def maps(count: int, client: int) -> list[bytes]:
+    """A map in a root, and so many maps in that one, one behind the other."""
+    doc: pycrdt.Doc[pycrdt.Map[object]] = pycrdt.Doc(client_id=client)
+    made: list[bytes] = []
+    root = doc.get("maps", type=pycrdt.Map)
+    for at in range(count):
+        before = doc.get_state()
+        root["m" if at == 0 else f"m{at}"] = pycrdt.Map()
+        if at == 0:
+            root = cast("pycrdt.Map[object]", root["m"])
+        made.append(doc.get_update(before))
+    return made
+
+
+def test_where_everything_stands_is_found_out_elsewhere_before_a_nested_type_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[int] = []
+
+    class Counted(Places):
+        def __init__(self, state: bytes) -> None:
+            read.append(len(state))
+            super().__init__(state)
+
+    monkeypatch.setattr("sync.content.Places", Counted)
+    updates = maps(limits.NESTING_MAX + 50, 7)
+    chair = busy()
+
+    for update in updates:
+        worked = len(read)
+        deliver(chair, update)
+        assert len(read) == worked, "on the loop"
+        work(chair)
+
+    assert len(read) == 1
+    assert chair.said[-1].version == at(len(updates))
 
 
 # --- what waits -------------------------------------------------------------------------------------------------------
