@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from sync.change import Change, Context, Logged, Snapshot, SyncAsk
 from sync.document import Document
 from sync.ids import DocId, Dot, DotSet, Origin, Version
@@ -15,10 +17,15 @@ __all__ = ["lead"]
 _EPOCH = 7
 
 
+@lru_cache(maxsize=1)
+def _snapshot(doc: DocId, base: bytes) -> Snapshot:
+    return Snapshot(doc, Version(_EPOCH, 1), base, DotSet(), Document(base).digest())
+
+
 class _Lead:
     def __init__(self, doc: DocId, base: bytes) -> None:
         self.leader = Leader(LeaderSettings("leader", Origin(9)))
-        self.snapshot = Snapshot(doc, Version(_EPOCH, 1), base, DotSet(), Document(base).digest())
+        self.snapshot = _snapshot(doc, base)
         self.said: list[str] = []
         self.leader.gained(0, _EPOCH, 0)
 
