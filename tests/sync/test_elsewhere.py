@@ -168,6 +168,27 @@ def test_a_few_kilobytes_that_delete_many_ranges_are_lent() -> None:
     assert [merged.update for merged in chair.said] == [update]
 
 
+def test_pycrdt_is_given_a_large_change_in_pieces_since_no_thread_runs_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chair = busy(long_text(10_000, 1))
+    deliver(chair, letters(3_000, client=5), every_second(5_000))
+    given: list[tuple[int, int]] = []
+    apply = Document.apply_mended
+
+    def counted(document: Document, *updates: bytes) -> None:
+        shapes = [check_update(update) for update in updates]
+        given.append((sum(shape.joins for shape in shapes), sum(len(shape.deletes) for shape in shapes)))
+        apply(document, *updates)
+
+    monkeypatch.setattr(Document, "apply_mended", counted)
+    work(chair)
+
+    assert sum(ranges for _, ranges in given) == 5_000
+    assert max(joins for joins, _ in given) < 2 * limits.SLICE_STRUCTS
+    assert max(ranges for _, ranges in given) <= 4 * limits.SLICE_RANGES
+
+
 def test_what_is_large_and_no_update_is_refused_in_its_place() -> None:
     chair = busy(Ada(1).type("a"))
 
