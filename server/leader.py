@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from sync.change import Beacon, Merged, RepairAsk, SyncAnswer, SyncAsk, Unreadable
+from sync.change import Beacon, Merged, RepairAsk, SyncAnswer, SyncAsk, Unreadable, size_of
+from sync.elsewhere import Work
 from sync.errors import BusError
 from sync.ids import ORIGIN_MAX, DocId, Origin, Version, from_subject_token, shard_of
 from sync.leader import Delivery, Leader, LeaderSettings, LeaderStep
@@ -18,6 +21,7 @@ from sync.step import (
     AnswerSync,
     AskRepair,
     Broadcast,
+    Elsewhere,
     Emit,
     LeaderEffect,
     LoadLogged,
@@ -34,6 +38,7 @@ from .config import Config
 from .edge import now_ms
 from .lease import Lease
 from .log import named, report, scrubbed
+from .log_reader import Delivered
 from .record import KILLS, Record
 from .streams import api, place_of
 from .tasks import Tasks
@@ -44,6 +49,7 @@ log = logging.getLogger("skerry.leader")
 
 TICK_S = 0.1
 FETCH_COUNT = 500  # messages of one shard folded before they are broadcast together
+TURN_BYTES = 64 * 1024  # of updates among them: 20 to 40 ms at worst, and none alone is folded here above FOLDED_BYTES
 RETRY_S = 0.5
 COUNT_S = 2.0  # how often a quiet consumer's count is compared with what was given here
 INSIDE = "inside:"  # replies that stay in this process
@@ -65,6 +71,7 @@ class LeaderDaemon:
         self.consumers: dict[int, LogConsumer] = {}
         self._pulls: dict[int, asyncio.Task[None]] = {}
         self.tasks = Tasks(log)
+        self._worker = ThreadPoolExecutor(1, "skerry-fold")
         self._inside: dict[str, asyncio.Future[SyncAnswer]] = {}
         self._asked = 0
         self._leading: set[int] = set()
@@ -85,6 +92,7 @@ class LeaderDaemon:
         self._do(self.machine.settle(now_ms()))
         await self.lease.stop()
         await self.tasks.stop()
+        self._worker.shutdown(wait=False, cancel_futures=True)
         await self.bus.stop(deadline_s)
 
     async def _tick(self) -> None:
@@ -153,10 +161,11 @@ class LeaderDaemon:
                 await asyncio.sleep(RETRY_S)
                 continue
             if delivered:
-                deliveries = [Delivery(one.entry, one.consumer_seq, one.redelivered) for one in delivered]
-                self._do(self.machine.delivered(shard, deliveries, now_ms()))
-                self._keep_witness()
-                await asyncio.sleep(0)  # one busy shard leaves room for the others
+                for portion in portions(delivered):
+                    deliveries = [Delivery(one.entry, one.consumer_seq, one.redelivered) for one in portion]
+                    self._do(self.machine.delivered(shard, deliveries, now_ms()))
+                    self._keep_witness()
+                    await asyncio.sleep(0)  # one busy shard leaves room for the others
 
     def _keep_witness(self) -> None:
         witness = self.machine.witness
@@ -198,6 +207,8 @@ class LeaderDaemon:
                     self.bus.answer(reply, answer)
             case LoadLogged(doc, before):
                 self.tasks.spawn(self._load(self.machine, doc, before))
+            case Elsewhere(work):
+                self.tasks.spawn(self._work(self.machine, work))
             case LookAtLog(doc, version):
                 self.bus.look_for(version, doc)
             case SendBeacon(beacon):
@@ -250,6 +261,18 @@ class LeaderDaemon:
             step = machine.logged(doc, snapshot, entries, now_ms())
         if machine is self.machine:
             self._do(step)
+            self._keep_witness()
+
+    async def _work(self, machine: Leader, work: Work) -> None:
+        """In a thread of its own: the loop renews the lease and answers for other documents meanwhile."""
+        try:
+            found = await self._loop.run_in_executor(self._worker, work.run)
+        except Exception as error:  # our own fault: its lane would wait for ever
+            if not self.tasks.died.done():
+                self.tasks.died.set_exception(error)
+            return
+        if machine is self.machine:
+            self._do(machine.worked(work, found, now_ms()))
             self._keep_witness()
 
     async def _hear_of_deaths(self) -> None:
@@ -314,3 +337,15 @@ class LeaderDaemon:
     def beacon(self, beacon: Beacon) -> None: ...
 
     def repair_asked(self, ask: RepairAsk) -> None: ...
+
+
+def portions(delivered: Sequence[Delivered]) -> Iterator[Sequence[Delivered]]:
+    """In their order, what one turn of the loop takes."""
+    begin = size = 0
+    for at, one in enumerate(delivered):
+        size += size_of(one.entry)
+        if size > TURN_BYTES:
+            yield delivered[begin : at + 1]
+            begin, size = at + 1, 0
+    if begin < len(delivered):
+        yield delivered[begin:]

@@ -45,7 +45,7 @@ __all__ = ["KILLS", "Death", "Record", "open_record", "place_for"]
 log = logging.getLogger("skerry.record")
 
 MAP_BYTES: Final = 1 << 20  # of one record; what is larger goes into a file of its own, `NAME.large`
-THREADS: Final = 2  # that apply at one time: the loop's, and the one that loads documents; a record each
+THREADS: Final = 3  # that apply at one time: the loop's, an edge's that loads, a leader's that folds; a record each
 BODY_AT: Final = 8
 DEATHS_MAX: Final = 2  # of a signal of its own
 KILLED_MAX: Final = 5  # from outside, in the midst of the same input
@@ -164,13 +164,13 @@ class Record(Brink):
         """`path`: the files' common beginning. `kept`: the directory for what is set aside."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._large = tuple(path.with_name(f"{path.name}.large{number or ''}") for number in range(THREADS))
-        self._thread = threading.get_ident()
+        self._threads = {threading.get_ident(): 0}  # thread -> which record
         self._list = path.with_name(path.name + ".deaths.json")
         fatal = path.with_name(path.name + ".fatal")
         self.whole: DocId | None = None
         """The process before this one died of this document, loaded or read: `condemned` tells what to do with it."""
         self._deaths = self._known()
-        self._encoded: tuple[DocId, bytes] = (DocId(""), b"")
+        self._encoded: list[tuple[DocId, bytes]] = [(DocId(""), b"")] * THREADS
         brink = path.with_name(path.name + ".brink")
         self._files = (brink, fatal, *self._large)
         self._fatal = fatal.open("a+")
@@ -193,13 +193,13 @@ class Record(Brink):
 
     # --- what is being done ------------------------------------------------------------------------------------------
     def enter(self, doc: DocId, doing: Doing, updates: Sequence[bytes] = ()) -> None:
-        if self._encoded[0] != doc:
-            self._encoded = doc, doc.encode()
-        name = self._encoded[1]
+        number = self._number()
+        if self._encoded[number][0] != doc:
+            self._encoded[number] = doc, doc.encode()
+        name = self._encoded[number][1]
         sizes = struct.pack(f"<HI{len(updates)}I", len(name), len(updates), *map(len, updates))
         body = b"".join((sizes, name, *updates))
         code = _CODES[doing]
-        number = threading.get_ident() != self._thread
         at = number * MAP_BYTES
         if len(body) > MAP_BYTES - BODY_AT:
             try:
@@ -212,7 +212,15 @@ class Record(Brink):
         self._map[at] = code  # last: from here on, it holds
 
     def leave(self) -> None:
-        self._map[0 if threading.get_ident() == self._thread else MAP_BYTES] = 0
+        self._map[self._number() * MAP_BYTES] = 0
+
+    def _number(self) -> int:
+        """Of this thread's record."""
+        thread = threading.get_ident()
+        number = self._threads.get(thread)
+        if number is None:
+            number = self._threads[thread] = min(len(self._threads), THREADS - 1)
+        return number
 
     def close(self) -> None:
         """A clean end: nothing is left but what was learnt."""

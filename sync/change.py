@@ -21,6 +21,8 @@ __all__ = [
     "SyncAnswer",
     "SyncAsk",
     "Unreadable",
+    "entry_doc",
+    "size_of",
 ]
 
 
@@ -72,6 +74,15 @@ class Unreadable:
 
 
 LogEntry = Logged | Unreadable
+
+
+def entry_doc(entry: LogEntry) -> DocId:
+    return entry.change.doc if isinstance(entry, Logged) else entry.doc
+
+
+def size_of(entry: LogEntry) -> int:
+    """Of its update; nothing is done with one that cannot be read."""
+    return len(entry.change.update) if isinstance(entry, Logged) else 0
 
 
 @dataclass(frozen=True, slots=True)

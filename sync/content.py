@@ -22,7 +22,7 @@ from .errors import DocumentBroken
 from .ids import DocId
 from .limits import NESTING_MAX, SLICE_BYTES
 from .loading import apply_in_order, document_of
-from .nesting import Nesting, Places, named_at_most, refuse_depth
+from .nesting import Nesting, Places, named_at_most, nesting_of, refuse_depth
 from .slices import cut, wants_cutting
 from .validate import Shape, check_update
 
@@ -238,6 +238,19 @@ class Content:
         """
         if self._deleted is None:
             self._deleted = self._read(Document.deleted)
+
+    def prepare(self) -> None:
+        """Read now what the first deletion and the next nested type would wait for: a second of a large document."""
+        if (self._named is None or self.wants_places) and (state := self._peek()) is not None:
+            named = named_at_most(state) if self._named is None else self._named
+            nesting = nesting_of(named, lambda: state)
+            self._named, self._places = nesting.named, nesting.places
+        self.know_deletions()
+
+    @property
+    def wants_places(self) -> bool:
+        """Where everything stands will have to be known soon, and is not: `prepare` where it holds nobody up."""
+        return self._places is None and self._named is not None and self._named > NESTING_MAX // 2
 
     def look_at_deletions_again(self) -> None:
         """What was applied may have deleted what no range has named yet."""

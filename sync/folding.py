@@ -12,7 +12,7 @@ from .change import LogEntry, Logged, Snapshot
 from .errors import InvalidUpdate, LimitReached
 from .ids import DocId, Version
 from .replica import Replica, Taken
-from .validate import check_update
+from .validate import Shape, check_update
 
 __all__ = ["fold_entries", "fold_entry", "fold_log"]
 
@@ -64,12 +64,12 @@ def fold_entries(
         refused += [(by_seq[early.seq], why) for early, why in taken.refused if early.seq in by_seq]
 
 
-def fold_entry(replica: Replica, entry: LogEntry, now_ms: int) -> tuple[Taken, str]:
-    """Fold one message of the log; the second value is why it was refused, or empty."""
+def fold_entry(replica: Replica, entry: LogEntry, now_ms: int, shape: Shape | None = None) -> tuple[Taken, str]:
+    """Fold one message of the log; the second value is why it was refused, or empty. `shape`: it was checked."""
     if isinstance(entry, Logged):
         change = entry.change
         try:
-            shape = check_update(change.update)
+            shape = check_update(change.update) if shape is None else shape
             if change.dot in replica.dots and all(replica.dots.holds(*span) for span in change.covers.ranges()):
                 return replica.pass_over(entry.version), ""
             return replica.take_logged(entry.version, (change.dot,), change.covers, change.update, shape, now_ms), ""

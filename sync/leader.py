@@ -20,18 +20,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import limits
-from .change import Beacon, Change, Context, LogEntry, Logged, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
+from .change import Beacon, LogEntry, Logged, Merged, Snapshot, SyncAnswer, SyncAsk, entry_doc, size_of
 from .document import merge
+from .elsewhere import Folding, Loaded, Loading, Loan, Saving, Work, light_shapes
 from .errors import DocumentBroken, InvalidUpdate
 from .folding import fold_entry
 from .ids import DocId, Dot, DotSet, Origin, Version
-from .lane import BREAKS, Lane, first_breaker, fold_around
-from .replica import Replica, Taken, Verdict
+from .lane import BREAKS, Lane
+from .replica import Replica, Taken
+from .reshipping import Reshipping
 from .settling import Settling
 from .step import (
     AnswerSync,
     AskRepair,
     Broadcast,
+    Elsewhere,
     LeaderEffect,
     LoadLogged,
     LookAtLog,
@@ -42,7 +45,7 @@ from .step import (
     Step,
     StoreSnapshot,
 )
-from .validate import check_state_vector, check_update
+from .validate import Shape, check_state_vector
 
 __all__ = ["Delivery", "Leader", "LeaderSettings", "LeaderStep"]
 
@@ -78,8 +81,7 @@ class Leader:
         self.lanes: dict[DocId, Lane] = {}
         self._shards: dict[int, int | None] = {}  # shard -> newest consumer_seq
         self._touched: dict[DocId, None] = {}
-        self._again: dict[DocId, int] = {}  # next dot of this origin
-        self._shipping: dict[tuple[DocId, Dot], tuple[Change, int]] = {}
+        self._reshipping = Reshipping(settings.name, settings.origin)
         self._beacon_ms = 0
         self._settling = Settling()
 
@@ -120,11 +122,14 @@ class Leader:
             lane.used_ms = now_ms
             if lane.replica is not None and delivery.redelivered and entry.version.seq > lane.replica.read:
                 self._broadcast_all(now_ms, out)  # what came between may have gone to somebody else
-                self._forget(lane)
+                lane.forget()
             if lane.replica is None:
                 self._enqueue(lane, delivery, out)
-            else:
+            elif size_of(entry) <= limits.LARGE_FRAME_BYTES:
                 self._fold(lane, entry, now_ms, out)
+            else:
+                lane.queue.append(entry)
+                self._drain(lane, now_ms, out)
         self._broadcast_all(now_ms, out)
         return Step(tuple(out))
 
@@ -149,19 +154,10 @@ class Leader:
     def _distrust(self, shard: int) -> None:
         for lane in self.lanes.values():
             if lane.shard == shard and not lane.batch:
-                lane.whole = lane.whole or lane.loading or bool(lane.queue)
+                lane.whole = lane.whole or lane.loading or lane.lent is not None or bool(lane.queue)
                 lane.stale = lane.stale or lane.loading
-                self._forget(lane)
-
-    def _forget(self, lane: Lane) -> None:
-        """Read it from the log again when it is next needed."""
-        lane.replica = None
-        lane.digest = None
-        lane.beyond.clear()
-        lane.beyond_bytes = 0
-        lane.beyond_dots = DotSet()
-        lane.held.clear()
-        lane.gap_since_ms = None
+                if lane.lent is None:  # else when it comes back: it is broadcast first
+                    lane.forget()
 
     def _lane(self, doc: DocId, shard: int, now_ms: int) -> Lane:
         lane = self.lanes.get(doc)
@@ -183,7 +179,7 @@ class Leader:
         self._load(lane, out)
 
     def _load(self, lane: Lane, out: Out) -> None:
-        if not lane.loading:
+        if not lane.loading and lane.lent is None:
             lane.loading = True
             before = None if lane.whole else min((entry.version.seq for entry in lane.queue), default=None)
             lane.stale = False
@@ -192,7 +188,7 @@ class Leader:
     def log_failed(self, doc: DocId, now_ms: int) -> LeaderStep:
         """Snapshot and log could not be read: again later (`tick`)."""
         lane = self.lanes.get(doc)
-        if lane is not None and lane.loading:
+        if lane is not None and lane.loading and lane.work is None:
             lane.loading = False
             lane.failures += 1
             pause = min(limits.RETRY_MS_MAX, limits.RETRY_MS_MIN << min(lane.failures, 10))
@@ -202,49 +198,139 @@ class Leader:
     def logged(self, doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], now_ms: int) -> LeaderStep:
         """The newest snapshot and the changes after it, as LoadLogged asked."""
         lane = self.lanes.get(doc)
-        if lane is None or not lane.loading:
+        if lane is None or not lane.loading or lane.work is not None:
             return Step()
         out: Out = []
+        work = Loading(doc, snapshot, entries, frozenset(lane.poison), self.epoch, now_ms)
+        if lane.stale or work.is_light():
+            self._loaded(lane, work, None if lane.stale else work.run(), now_ms, out)
+        else:
+            lane.work = work
+            out.append(Elsewhere(work))
+        return Step(tuple(out))
+
+    def worked(self, work: Work, found: Loaded | Loan | Snapshot | str, now_ms: int) -> LeaderStep:
+        """`work.run()` has found this."""
+        out: Out = []
+        match work, found:
+            case Loading(), Loaded():
+                lane = self.lanes.get(work.doc)
+                if lane is not None and lane.work is work:
+                    lane.work = None
+                    self._loaded(lane, work, found, now_ms, out)
+            case Folding(), Loan():
+                lane = self.lanes.get(work.doc)
+                if lane is not None and lane.lent is work:
+                    lane.lent = None
+                    self._returned(lane, work, found, now_ms, out)
+            case Saving(), Snapshot() | str():
+                self._saved(work, found, out)
+        return Step(tuple(out))
+
+    def _loaded(self, lane: Lane, work: Loading, found: Loaded | None, now_ms: int, out: Out) -> None:
         lane.loading = False
         lane.failures = 0
-        if lane.stale:
+        if found is None or lane.stale:
             self._load(lane, out)
-            return Step(tuple(out))
-        try:
-            lane.replica = self._fold_loaded(lane, snapshot, entries, now_ms, out)
-        except DocumentBroken as error:
+            return
+        lane.poison |= found.poison
+        for breaker, reason in found.breakers:
+            self._reject(breaker, reason, out)
+        replica, snapshot = found.replica, work.snapshot
+        if replica is None:
             lane.asks.clear()  # the askers ask again
-            out.append(Report("document_unreadable", doc, str(error)))
+            out.append(Report("document_unreadable", lane.doc, found.unreadable))
             lane.load_after_ms = now_ms + limits.RETRY_MS_MAX
-            return Step(tuple(out))
-        replica = lane.replica
-        self._witness_of(entries)
+            return
+        for entry, reason in found.refused:
+            lane.reject(entry, reason)
+        lane.replica = replica
+        self._witness_of(work.entries)
         lane.whole = False
         lane.sent = replica.version
+        if found.digest and replica.version is not None:
+            lane.digest = (replica.version, found.digest)
         lane.snapshot = snapshot.version if snapshot is not None and snapshot.version.epoch == self.epoch else None
-        lane.changes = len(entries)
-        lane.change_bytes = sum(_size(entry) for entry in entries)
+        lane.changes = len(work.entries)
+        lane.change_bytes = sum(map(size_of, work.entries))
         lane.state_bytes = len(snapshot.state) if snapshot is not None else 0
         if replica.gap:
             lane.gap_since_ms = now_ms
-            self._remember_gap(lane, replica, entries)
-        if snapshot is not None and snapshot.version.epoch != self.epoch:
-            self._ship_old_snapshot(lane, snapshot, now_ms, out)
-        queue, lane.queue = lane.queue, []
-        for entry in sorted(queue, key=lambda waiting: waiting.version.seq):
-            if lane.replica is None:
-                lane.queue.append(entry)  # broken over one of them: folded again after the load
-            else:
-                self._fold(lane, entry, now_ms, out)
-                if lane.careful:
-                    self._broadcast(lane, now_ms, out)
+            lane.remember_gap(replica, work.entries)
+        if found.old_refused:
+            out.append(Report("snapshot_refused", lane.doc, found.old_refused))
+        elif snapshot is not None and found.lacking:
+            out.append(Publish(self._reshipping.ship(snapshot, now_ms)))
+            out.append(Report("document_healed", lane.doc, "a snapshot of the lost log was shipped into the new one"))
+        lane.queue.sort(key=lambda waiting: waiting.version.seq)
+        self._drain(lane, now_ms, out)
+        self._go_on(lane, now_ms, out)
+
+    def _drain(self, lane: Lane, now_ms: int, out: Out) -> None:
+        """What waits, at once where it is light; else its beginning is lent with the replica, and the rest waits on."""
+        lane.queue = [entry for entry in lane.queue if entry.version.epoch == self.epoch]
+        while lane.queue and (replica := lane.replica) is not None:
+            count = 1 if lane.careful else lane.loan_count()
+            entries = lane.queue[:count]
+            size = sum(map(size_of, entries))
+            shapes = light_shapes(entries) if size <= limits.FOLDED_BYTES else None
+            if shapes is None:
+                self._broadcast(lane, now_ms, out)  # what it holds already is a step of its own
+                if lane.replica is replica:  # else broken over that: folded again after the load
+                    del lane.queue[:count]
+                    self._lend(lane, replica, entries, now_ms, out)
+                return
+            del lane.queue[:count]
+            for entry, shape in zip(entries, shapes, strict=True):
+                self._fold(lane, entry, now_ms, out, shape)
+            if lane.careful:
+                self._broadcast(lane, now_ms, out)
+
+    def _lend(self, lane: Lane, replica: Replica, entries: Sequence[LogEntry], now_ms: int, out: Out) -> None:
+        work = Folding(lane.doc, replica, entries, frozenset(lane.poison), now_ms)
+        lane.lent, lane.replica = work, None
+        out.append(Elsewhere(work))
+
+    def _go_on(self, lane: Lane, now_ms: int, out: Out) -> None:
         self._broadcast_all(now_ms, out)
         if lane.replica is not None:
             lane.careful = False
+            self._answer_all(lane, now_ms, out)
+
+    def _answer_all(self, lane: Lane, now_ms: int, out: Out) -> None:
+        if lane.asks and lane.replica is not None and not self._lend_to_digest(lane, lane.replica, now_ms, out):
             asks, lane.asks = lane.asks, []
-            for ask, reply in asks:
-                self._answer(lane, ask, reply, out)
-        return Step(tuple(out))
+            while asks and lane.replica is not None:
+                self._answer(lane, *asks.pop(0), out)
+            lane.asks += asks  # broken over one of them: after the load
+
+    def _returned(self, lane: Lane, work: Folding, loan: Loan, now_ms: int, out: Out) -> None:
+        """A replica comes back from where it was lent to, with what became of each entry."""
+        if loan.broken:
+            lane.batch = list(work.entries)
+            self._broken(lane, loan.broken, out)
+            return
+        lane.replica = work.replica
+        for entry, taken, reason in loan.folded:
+            self._touched[lane.doc] = None
+            self._settling.handled(lane.shard, entry.version.seq)
+            if taken is None:
+                self._passed(lane, work.replica, entry, out)
+            else:
+                self._folded(lane, entry, taken, reason, out)
+        lane.fresh = loan.fresh
+        if loan.digest and work.replica.version is not None:
+            lane.digest = (work.replica.version, loan.digest)
+            self._answer_all(lane, now_ms, out)  # before anything else changes it
+        self._broadcast_all(now_ms, out)
+        read = Version(self.epoch, work.replica.read)
+        further = any(ask.version is not None and ask.version > read for ask, _ in lane.asks)  # as in `sync_asked`
+        if (lane.whole or further) and lane.replica is not None:  # what follows may have gone to somebody else
+            lane.forget()
+            lane.changed_ms = now_ms
+            self._load(lane, out)
+        self._drain(lane, now_ms, out)
+        self._go_on(lane, now_ms, out)
 
     def _witness_of(self, entries: Sequence[LogEntry]) -> None:
         """What was read is answered, and edges come that far: the log must have it as long as they do."""
@@ -254,43 +340,7 @@ class Leader:
         if self.witness is None or newest.version > self.witness[0]:
             self.witness = (newest.version, newest.change.doc, newest.change.dot)
 
-    def _fold_loaded(
-        self, lane: Lane, snapshot: Snapshot | None, entries: Sequence[LogEntry], now_ms: int, out: Out
-    ) -> Replica:
-        """Fold in one piece; where pycrdt breaks, one by one, and the ones that break it are refused."""
-        while True:
-            good = [entry for entry in entries if entry.version.seq not in lane.poison]
-            refused: list[tuple[LogEntry, str]] = []
-            try:
-                replica = fold_around(lane.doc, snapshot, entries, lane.poison, self.epoch, now_ms, refused)
-                for entry, reason in refused:
-                    lane.reject(entry, reason)
-                return replica
-            except DocumentBroken as error:
-                breaker = first_breaker(lane.doc, snapshot, good, self.epoch, now_ms)
-                if breaker is None:
-                    raise
-                lane.poison.add(breaker.version.seq)
-                self._reject(breaker, f"{BREAKS}: {error}", out)
-
-    def _remember_gap(self, lane: Lane, replica: Replica, entries: Sequence[LogEntry]) -> None:
-        """What is set aside, and what was broadcast at the held version before this load. Invariant 4."""
-        held = replica.version.seq if replica.version else 0
-        for entry in entries:
-            if entry.version.seq <= held or not isinstance(entry, Logged):
-                continue
-            if entry.change.dot in replica.dots:
-                self._add_beyond(lane, [entry.change.update], [entry.change.dot])
-            else:
-                lane.held[entry.version.seq] = entry
-
-    def _add_beyond(self, lane: Lane, updates: Sequence[bytes], dots: Sequence[Dot]) -> None:
-        lane.beyond.extend(updates)
-        lane.beyond_bytes += sum(map(len, updates))
-        for dot in dots:
-            lane.beyond_dots.add(dot)
-
-    def _fold(self, lane: Lane, entry: LogEntry, now_ms: int, out: Out) -> None:
+    def _fold(self, lane: Lane, entry: LogEntry, now_ms: int, out: Out, shape: Shape | None = None) -> None:
         replica = lane.replica
         assert replica is not None
         version = entry.version
@@ -299,22 +349,32 @@ class Leader:
         self._touched[lane.doc] = None
         self._settling.handled(lane.shard, version.seq)
         if version.seq <= replica.read:
-            lane.changed_ms = now_ms  # merged already, by a load or before a repeat: the beacon tells the edges
-            if isinstance(entry, Logged) and entry.change.dot in lane.rejected:
-                self._reject(entry, lane.reason, out)  # refused by that load, for somebody's question: nobody kept it
-            self._beacon_ms = 0
-            if isinstance(entry, Logged) and entry.change.dot in replica.dots:
-                self._settling.emit(lane.doc, replica.version or version, [(entry.change.dot, entry.change.context)])
+            lane.changed_ms = now_ms
+            self._passed(lane, replica, entry, out)
             return
         if version.seq in lane.poison:
             taken, reason = replica.pass_over(version), BREAKS
         else:
-            taken, reason = fold_entry(replica, entry, now_ms)
+            taken, reason = fold_entry(replica, entry, now_ms, shape)
+        self._folded(lane, entry, taken, reason, out)
+
+    def _passed(self, lane: Lane, replica: Replica, entry: LogEntry, out: Out) -> None:
+        """Merged already, by a load or before a repeat: the beacon tells the edges."""
+        self._beacon_ms = 0
+        if not isinstance(entry, Logged):
+            return
+        dot = entry.change.dot
+        if dot in lane.rejected:
+            self._reject(entry, lane.reason, out)  # refused by that load, for somebody's question: nobody kept it
+        if dot in replica.dots:
+            self._settling.emit(lane.doc, replica.version or entry.version, [(dot, entry.change.context)])
+
+    def _folded(self, lane: Lane, entry: LogEntry, taken: Taken, reason: str, out: Out) -> None:
         lane.batch.append(entry)
         lane.changes += 1
-        lane.change_bytes += _size(entry)
+        lane.change_bytes += size_of(entry)
         if isinstance(entry, Logged):
-            self.witness = (version, lane.doc, entry.change.dot)
+            self.witness = (entry.version, lane.doc, entry.change.dot)
         if reason:
             self._reject(entry, reason, out)
             lane.reject(entry, reason)
@@ -333,21 +393,7 @@ class Leader:
                 self._reject(held, why, out)
                 lane.reject(held, why)
                 lane.fresh_rejected.add(held.change.dot)
-        self._note(lane, entry, taken)
-
-    def _note(self, lane: Lane, entry: Logged, taken: Taken) -> None:
-        """What the next broadcast says of it."""
-        if taken.verdict is Verdict.EARLY:
-            lane.held[entry.version.seq] = entry
-            return
-        lane.fresh.extend(taken.updates)
-        released = [lane.held.pop(early.seq) for early in taken.released if early.seq in lane.held]
-        for logged in [entry, *released]:
-            lane.fresh_dots.add(logged.change.dot)
-            lane.fresh_dots.update(logged.change.covers)
-        let_in = [entry] if taken.verdict is Verdict.NEW else []
-        let_in += [logged for logged in released if logged.change.update in taken.updates]
-        lane.fresh_contexts.extend((logged.change.dot, logged.change.context) for logged in let_in)
+        lane.note(entry, taken)
 
     def _reject(self, entry: LogEntry, reason: str, out: Out) -> None:
         self.rejected_count += 1
@@ -387,11 +433,11 @@ class Leader:
         dots = lane.fresh_dots
         fetch = False
         if lane.beyond and version != prev:
-            fetch = lane.beyond_bytes > limits.EARLY_BYTES_MAX
+            fetch = lane.beyond_bytes > limits.LOAN_BYTES  # to merge it would hold the loop
             fresh = b"" if fetch else merge([*lane.beyond, *lane.fresh])
             dots.update(lane.beyond_dots)
         if replica.gap:
-            self._add_beyond(lane, lane.fresh, lane.fresh_dots.dots())
+            lane.add_beyond(lane.fresh, lane.fresh_dots.dots())
             if lane.gap_since_ms is None:
                 lane.gap_since_ms = now_ms
         else:
@@ -411,15 +457,15 @@ class Leader:
             out.append(Broadcast(Merged(lane.doc, prev, version, fresh, dots, rejected, fetch, said, reason)))
         if lane.fresh_contexts:
             self._settling.emit(lane.doc, version, lane.fresh_contexts)
-            lane.fresh_contexts = []
         lane.sent = version
         lane.changed_ms = now_ms
         lane.digest = None
-        lane.fresh = []
-        lane.fresh_dots = DotSet()
-        lane.fresh_rejected = DotSet()
         lane.batch = []
+        lane.freshen()
         self._snapshot_if_due(lane, out)
+        if replica.wants_places and not lane.prepared:
+            lane.prepared = True
+            self._lend(lane, replica, (), now_ms, out)
 
     def _broken(self, lane: Lane, reason: str, out: Out) -> None:
         """After a panic the document is undefined: fold this batch again, one by one, on what the log gives."""
@@ -428,11 +474,8 @@ class Leader:
         if lane.careful and len(batch) == 1:
             lane.poison.add(batch[0].version.seq)
         self._settling.not_handled(lane.shard, (entry.version.seq for entry in batch))
-        lane.fresh = []
-        lane.fresh_dots = DotSet()
-        lane.fresh_rejected = DotSet()
-        lane.fresh_contexts = []
-        self._forget(lane)
+        lane.freshen()
+        lane.forget()
         lane.careful = True
         lane.queue = [*batch, *lane.queue]
         self._load(lane, out)
@@ -451,43 +494,30 @@ class Leader:
         lane.changes = 0
         lane.change_bytes = 0
         try:
-            state = replica.verified_state()
-            digest = replica.digest()
-        except (DocumentBroken, InvalidUpdate) as error:
+            saving = Saving(replica.capture(), replica.version, replica.dots.copy())
+        except DocumentBroken as error:
             out.append(Report("snapshot_refused", lane.doc, str(error)))
             return
-        lane.state_bytes = len(state)
+        lane.state_bytes = len(saving.captured.state)
         lane.snapshot = replica.version
-        out.append(StoreSnapshot(Snapshot(lane.doc, replica.version, state, replica.dots.copy(), digest)))
+        if saving.is_light():
+            self._saved(saving, saving.run(), out)
+        else:
+            out.append(Elsewhere(saving))
 
-    def _ship_old_snapshot(self, lane: Lane, snapshot: Snapshot, now_ms: int, out: Out) -> None:
-        """A snapshot of a log that was lost: what this log lacks of it goes into this log."""
-        replica = lane.replica
-        assert replica is not None
-        try:
-            shape = check_update(snapshot.state)
-        except InvalidUpdate as error:
-            out.append(Report("snapshot_refused", lane.doc, str(error)))
-            return
-        if replica.judge(shape).verdict is Verdict.SEEN:
-            return
-        self._again[lane.doc] = self._again.get(lane.doc, 0) + 1
-        dot = Dot(self.settings.origin, self._again[lane.doc])
-        change = Change(lane.doc, dot, snapshot.state, Context(edge=self.settings.name), snapshot.dots)
-        self._shipping[(lane.doc, dot)] = (change, now_ms + limits.RETRY_MS_MAX)
-        out.append(Publish(change))
-        out.append(Report("document_healed", lane.doc, "a snapshot of the lost log was shipped into the new one"))
+    def _saved(self, saving: Saving, found: Snapshot | str, out: Out) -> None:
+        if isinstance(found, str):
+            out.append(Report("snapshot_refused", saving.captured.doc, found))
+        else:
+            out.append(StoreSnapshot(found))
 
     def published(self, doc: DocId, dot: Dot, version: Version, now_ms: int) -> LeaderStep:
         """The log has a change that this leader shipped; it comes back through the consumer."""
-        self._shipping.pop((doc, dot), None)
+        self._reshipping.published(doc, dot)
         return Step()
 
     def publish_failed(self, doc: DocId, dot: Dot, now_ms: int) -> LeaderStep:
-        """It goes out again with the next ticks."""
-        key = (doc, dot)
-        if key in self._shipping:
-            self._shipping[key] = (self._shipping[key][0], now_ms + limits.RETRY_MS_MIN)
+        self._reshipping.failed(doc, dot, now_ms)
         return Step()
 
     # --- questions ---------------------------------------------------------------------------------------------------
@@ -504,21 +534,24 @@ class Leader:
         lane.used_ms = now_ms
         have = lane.replica.read if lane.replica is not None and not lane.batch else None
         if have is not None and ask.version is not None and ask.version > Version(self.epoch, have):
-            self._forget(lane)  # somebody merged what this leader was not given
+            lane.forget()  # somebody merged what this leader was not given
+        lane.asks.append((ask, reply))
         if lane.replica is None:
-            lane.asks.append((ask, reply))
             self._load(lane, out)
         else:
-            self._answer(lane, ask, reply, out)
+            self._answer_all(lane, now_ms, out)
         return Step(tuple(out))
 
     def _answer(self, lane: Lane, ask: SyncAsk, reply: str, out: Out) -> None:
         replica = lane.replica
         assert replica is not None
+        known = (replica.read, ask.state_vector)
         try:
-            update = replica.diff(ask.state_vector)
+            if lane.answered is None or lane.answered[0] != known:
+                lane.answered = (known, replica.diff(ask.state_vector))
+            update = lane.answered[1]
             mine = replica.state_vector()
-            digest = "" if replica.gap else self._digest(lane)
+            digest = "" if replica.gap else lane.digest_of(replica)
         except DocumentBroken as error:
             self._broken(lane, str(error), out)
             return
@@ -530,14 +563,13 @@ class Leader:
         answer = SyncAnswer(lane.doc, ask.ask, update, mine, version, dots, digest, rejected, lane.reason)
         out.append(AnswerSync(reply, answer))
 
-    def _digest(self, lane: Lane) -> str:
-        replica = lane.replica
-        assert replica is not None
-        version = replica.version
-        assert version is not None
-        if lane.digest is None or lane.digest[0] != version:
-            lane.digest = (version, replica.digest())
-        return lane.digest[1]
+    def _lend_to_digest(self, lane: Lane, replica: Replica, now_ms: int, out: Out) -> bool:
+        """A document with many deleted ranges is read elsewhere; False: its digest is known, or soon made."""
+        far = lane.state_bytes + lane.change_bytes > limits.DIGESTED_BYTES and not replica.gap and not lane.batch
+        if not far or (lane.digest is not None and lane.digest[0] == replica.version):
+            return False
+        self._lend(lane, replica, (), now_ms, out)
+        return True
 
     # --- time --------------------------------------------------------------------------------------------------------
     def tick(self, now_ms: int) -> LeaderStep:
@@ -545,16 +577,16 @@ class Leader:
         out: Out = []
         if self._settling:
             out.extend(self._settling.settle(now_ms))
-        for key, (change, due_ms) in list(self._shipping.items()):
-            if now_ms >= due_ms:
-                self._shipping[key] = (change, now_ms + limits.RETRY_MS_MAX)
-                out.append(Publish(change))
+        out.extend(map(Publish, self._reshipping.due(now_ms)))
         for lane in list(self.lanes.values()):
+            lane.answered = None
             if lane.replica is None:
                 if (lane.queue or lane.asks) and now_ms >= lane.load_after_ms:
                     self._load(lane, out)
             elif lane.replica.gap:
-                self._ask_repair(lane, lane.replica, now_ms, out)
+                ask = lane.repair_ask(lane.replica, now_ms)
+                if ask is not None:
+                    out.append(AskRepair(ask))
             elif now_ms - lane.used_ms >= limits.LEADER_IDLE_MS and not lane.queue:
                 if lane.changes >= limits.SNAPSHOT_IDLE_CHANGES:
                     self._snapshot(lane, out)
@@ -564,18 +596,6 @@ class Leader:
             self._send_beacons(now_ms, out)
         return Step(tuple(out))
 
-    def _ask_repair(self, lane: Lane, replica: Replica, now_ms: int, out: Out) -> None:
-        since = lane.gap_since_ms if lane.gap_since_ms is not None else now_ms
-        if now_ms - since < limits.EARLY_MS_MAX or now_ms < lane.repair_ms:
-            return
-        lane.repair_ms = now_ms + limits.REPAIR_MS
-        missing: dict[int, int] = {}
-        for early in replica.early:
-            for client, clock in early.missing:
-                if clock > replica.clocks.get(client, 0):
-                    missing[client] = max(clock, missing.get(client, 0))
-        out.append(AskRepair(RepairAsk(lane.doc, replica.state_vector(), tuple(sorted(missing.items())))))
-
     def _send_beacons(self, now_ms: int, out: Out) -> None:
         """Documents that changed in the last BEACON_SPAN_MS, several times: beacons may be lost as well."""
         docs: list[tuple[DocId, Version, str]] = []
@@ -583,19 +603,14 @@ class Leader:
             replica = lane.replica
             if replica is None or replica.version is None or now_ms - lane.changed_ms > limits.BEACON_SPAN_MS:
                 continue
-            try:
-                digest = "" if replica.gap else self._digest(lane)
+            version = replica.version
+            try:  # where it is read elsewhere, a later beacon has it
+                digest = (
+                    "" if replica.gap or self._lend_to_digest(lane, replica, now_ms, out) else lane.digest_of(replica)
+                )
             except DocumentBroken as error:
                 self._broken(lane, str(error), out)
                 continue
-            docs.append((lane.doc, replica.version, digest))
+            docs.append((lane.doc, version, digest))
         for at in range(0, len(docs), limits.BEACON_DOCS_MAX):
             out.append(SendBeacon(Beacon(tuple(docs[at : at + limits.BEACON_DOCS_MAX]))))
-
-
-def entry_doc(entry: LogEntry) -> DocId:
-    return entry.change.doc if isinstance(entry, Logged) else entry.doc
-
-
-def _size(entry: LogEntry) -> int:
-    return len(entry.change.update) if isinstance(entry, Logged) else 0

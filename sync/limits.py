@@ -116,6 +116,10 @@ PRESENCE_MS_MAX: Final = 30_000  # y-protocols' own time-out: a state not renewe
 
 # --- the leader ------------------------------------------------------------------------------------------------------
 LANE_COUNT_MAX: Final = 20_000  # changes of one document waiting for it to load
+FOLDED_BYTES: Final = 16 * 1024  # of the log, checked and folded on the loop at once: 10 ms of tiny JSON values
+LOAN_BYTES: Final = 256 * 1024  # of changes folded elsewhere at once, and merged for one broadcast: 70 ms of small ones
+DIGESTED_BYTES: Final = 128 * 1024  # of snapshot and changes, digested on the loop: 60,000 deleted ranges, 30 ms
+LOAN_COUNT: Final = 1_000  # the same: `_folded` takes 10 us each
 SNAPSHOT_CHANGES: Final = 1_000  # changes of a document before a new snapshot
 SNAPSHOT_BYTES: Final = 2 * 1024 * 1024
 SETTLE_MS: Final = 100  # events and acknowledgements of so long are sent together

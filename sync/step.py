@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 from .change import Beacon, Change, Context, LogEntry, Merged, RepairAsk, Snapshot, SyncAnswer, SyncAsk
 from .content import Captured
+from .elsewhere import Work
 from .ids import ConnId, DocId, Dot, DotSet, Version
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Compact",
     "DropOutbox",
     "EdgeEffect",
+    "Elsewhere",
     "Emit",
     "Follow",
     "LeaderEffect",
@@ -246,6 +248,13 @@ class LoadLogged:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Run it where nobody waits for it (a thread), one after the other; answered by `worked(work, work.run())`."""
+
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
 class LookAtLog:
     """An edge stands at this place of the log, and the log was read and ends before it: is it there still?
 
@@ -332,6 +341,7 @@ EdgeEffect = (
 
 LeaderEffect = (
     LoadLogged
+    | Elsewhere
     | LookAtLog
     | Broadcast
     | Ack

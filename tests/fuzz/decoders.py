@@ -48,6 +48,7 @@ from sync.token import decode_token
 from sync.validate import AwarenessEntry, check_awareness, check_state_vector, check_update
 from tests.fuzz.files import FILES
 from tests.fuzz.judging import Decoder, elsewhere, turn
+from tests.fuzz.leading import lead
 from tests.fuzz.sockets import SOCKETS
 from tests.sync import hostile
 from tests.sync.forged import forged
@@ -481,6 +482,8 @@ DECODERS: tuple[Decoder, ...] = (
     ),
     *FILES,
     *SOCKETS,
+    # last: a leader's work costs a hundred times what a message does, and a short campaign has tried the others then
+    Decoder("delivered", _updates, lambda data: lead(_DOC, _base(), data), (), weight=0.2),
 )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from server.record import KILLED_MAX, KILLS, MAP_BYTES, Death, Record, open_record
+from server.record import KILLED_MAX, KILLS, MAP_BYTES, THREADS, Death, Record, open_record
 from sync.brink import Doing
 from sync.document import Document, merge
 from sync.errors import InvalidUpdate
@@ -18,6 +19,7 @@ from tests.sync.children import in_child
 DOC = DocId("notes/plan")
 DIES = """
 import os, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from server.record import Record
 from sync.brink import Doing
@@ -188,4 +190,27 @@ def test_a_record_has_its_room_on_the_disk_before_it_is_written(tmp_path: Path) 
     record = Record(tmp_path / "edge", tmp_path / "aside")
 
     assert (tmp_path / "edge.brink").stat().st_blocks * 512 >= MAP_BYTES
+    record.close()
+
+
+def test_each_thread_that_applies_has_a_record_of_its_own(tmp_path: Path) -> None:
+    """An edge and a leader in one process: the loop, the edge's reader and the leader's thread, all at once."""
+    record = Record(tmp_path / "edge", tmp_path)
+    docs = [DocId("loop"), DocId("reader"), DocId("fold")]
+
+    def recorded() -> list[DocId]:
+        found = (tmp_path / "edge.brink").read_bytes()
+        maps = [found[at * MAP_BYTES :][:MAP_BYTES] for at in range(THREADS)]
+        return [doc for doc, each in zip(docs, maps, strict=True) if each[0] and doc.encode() in each]
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as fold:
+        record.enter(docs[0], Doing.APPLY, [typed(1, "a")])
+        reader.submit(record.enter, docs[1], Doing.LOAD).result()
+        fold.submit(record.enter, docs[2], Doing.APPLY, [typed(2, "b")]).result()
+        assert recorded() == docs
+
+        fold.submit(record.leave).result()
+        assert recorded() == docs[:2]
+        reader.submit(record.leave).result()
+        assert recorded() == docs[:1]
     record.close()

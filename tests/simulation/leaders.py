@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sync.change import LogEntry, SyncAsk
+from sync.elsewhere import Work
 from sync.headers import encode_snapshot
 from sync.ids import DocId, Dot, Origin, Version, shard_of
 from sync.leader import Delivery, Leader, LeaderSettings
@@ -22,6 +23,7 @@ from sync.step import (
     AnswerSync,
     AskRepair,
     Broadcast,
+    Elsewhere,
     Emit,
     LeaderEffect,
     LoadLogged,
@@ -62,6 +64,7 @@ class LeaderNode:
         self._run = 0
         self._waking = False
         self._count_ms = 0
+        self._free_ms = 0
         self._witness_known: Witness | None = None
         self.uplink = Uplink(
             world,
@@ -203,6 +206,8 @@ class LeaderNode:
         match effect:
             case LoadLogged(doc, before):
                 self._load(doc, before)
+            case Elsewhere(work):
+                self._work(work)
             case Broadcast(merged):
                 world.note(
                     self.name, f"broadcasts {merged.doc} {merged.prev} -> {merged.version}, {merged.dots.to_text()}"
@@ -265,6 +270,18 @@ class LeaderNode:
             return told
 
         self.uplink.request(read, lambda: self._load_failed(doc), LOAD_MS_MAX)
+
+    def _work(self, work: Work) -> None:
+        """One after the other, each as long as it pleases; what happens meanwhile is told to the machine."""
+        leader, run = self.leader, self._run
+        self._free_ms = max(self._free_ms, self.world.now_ms) + self.world.rng.choice((0, 1, 20, 300))
+        self.world.note(self.name, f"works on {type(work).__name__} until {self._free_ms}")
+
+        def told() -> None:
+            if run == self._run and leader is not None and leader is self.leader:
+                self._do(leader.worked(work, work.run(), self.world.now_ms))
+
+        self.world.after(self._free_ms - self.world.now_ms, told)
 
     def _load_failed(self, doc: DocId) -> None:
         assert self.leader is not None

@@ -175,7 +175,7 @@ def test_a_difference_to_too_high_clocks_is_found(monkeypatch: pytest.MonkeyPatc
     """What the gate had let in by then was still on its way."""
     monkeypatch.setattr("sync.slow._lower", lambda behind, frame: None)
 
-    assert caught("does not settle", seeds=80)
+    assert caught("does not settle", seeds=120)
 
 
 # --- nobody is told of a write before it was sent ---------------------------------------------------------------------

@@ -15,6 +15,7 @@ from sync.arriving import look_at
 from sync.change import Change, LogEntry, Logged, Merged, Snapshot, SyncAnswer, SyncAsk
 from sync.compacting import refusal_of
 from sync.edge import Edge, EdgeSettings, EdgeStep
+from sync.elsewhere import Work
 from sync.ids import ConnId, DocId, Origin, Version, parse_document_id
 from sync.leader import Delivery, Leader, LeaderSettings, LeaderStep
 from sync.step import (
@@ -25,6 +26,7 @@ from sync.step import (
     Broadcast,
     Close,
     Commit,
+    Elsewhere,
     Emit,
     Follow,
     ListDocuments,
@@ -242,6 +244,9 @@ class Chair:
         self.published: list[Change] = []
         self.reports: list[Report] = []
         self.missed: list[LookAtLog] = []
+        self.works: list[Work] = []
+        self.busy = False
+        """What takes time is done when the story says so (`work`), else at once."""
         self.do(self.leader.gained(0, log.epoch, 0))
 
     def do(self, step: LeaderStep) -> None:
@@ -255,6 +260,10 @@ class Chair:
                     if snapshot is not None and snapshot.version.epoch == self.log.epoch:
                         entries = [e for e in entries if e.version.seq > snapshot.version.seq]
                     self.do(self.leader.logged(doc, snapshot, entries, self.now))
+                case Elsewhere(work):
+                    self.works.append(work)
+                    if not self.busy:
+                        self.work()
                 case Broadcast(merged):
                     self.said.append(merged)
                 case AnswerSync(_, answer):
@@ -277,6 +286,11 @@ class Chair:
                     self.missed.append(effect)
                 case Report():
                     self.reports.append(effect)
+
+    def work(self) -> None:
+        """Whoever has a thread has done the first of what was handed out."""
+        work = self.works.pop(0)
+        self.do(self.leader.worked(work, work.run(), self.now))
 
     def deliver(self, *seqs: int, redelivered: bool = False) -> None:
         """These places of the log reach this leader, in this order."""
