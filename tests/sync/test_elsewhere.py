@@ -517,6 +517,7 @@ def test_where_everything_stands_is_found_out_elsewhere_before_a_nested_type_wai
             super().__init__(state)
 
     monkeypatch.setattr("sync.content.Places", Counted)
+    monkeypatch.setattr("sync.nesting.Places", Counted)
     updates = maps(limits.NESTING_MAX + 50, 7)
     chair = busy()
 
