@@ -108,7 +108,8 @@ def test_what_a_thread_does_holds_nobody_up_and_the_longest_turn_counts() -> Non
 
 def test_what_a_decoder_takes_of_memory_is_measured() -> None:
     assert peak_of(GUILTY, b"a") < 4
-    assert peak_of(GUILTY, b"a\xec") > RSS_MIB_MAX
+    # Resident is what the kernel keeps: short of memory it takes pages of files away meanwhile, and the rise is less.
+    assert max(peak_of(GUILTY, b"a\xec") for _ in range(3)) > RSS_MIB_MAX
 
 
 def test_a_child_that_dies_is_told_with_the_input_that_killed_it(
