@@ -74,9 +74,6 @@ class Taking(Following):
             self._pump(now_ms, out)
         return Step(tuple(out))
 
-    def _is_small(self, host: Hosted, arrival: Arrival) -> bool:
-        return arrival.pieces is None and not self._wants_look(host, arrival)
-
     def _take_piece(self, host: Hosted, arrival: Arrival, now_ms: int, out: Out) -> bool:
         """False: it cannot be, and nothing of the arrival counts any more."""
         replica, pieces = host.replica, arrival.pieces
