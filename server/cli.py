@@ -9,8 +9,11 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -47,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if getattr(options, "token", None):
         os.environ[TOKEN_VARIABLE] = options.token  # of this process: every command that asks an edge reads it there
     try:
-        return run(options)
+        with _cleaning_up():
+            return run(options)
+    except _Terminated:
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         return 130
     except SkerryError as error:
@@ -58,6 +64,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+
+
+class _Terminated(KeyboardInterrupt):
+    pass
+
+
+@contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, with what it has started; daemons end in their own way."""
+
+    def end(number: int, frame: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- flags ------------------------------------------------------------------------------------------------------------

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from server.bench import goals, page, peers, report
@@ -19,7 +24,8 @@ from server.bench.wires import masked
 from sync import wire
 from sync.document import Document, merge
 from sync.errors import ConfigError
-from tests.processes import run_cli
+from tests.processes import ROOT as CHECKOUT
+from tests.processes import run_cli, wait_for
 
 
 def row(server: str, at: float, *, case: int = 1, work: str = "1 document", **values: float) -> Row:
@@ -183,3 +189,23 @@ def test_a_case_that_does_not_exist_is_said_to_be_so() -> None:
 
     assert done.returncode == 1
     assert "--cases: '1,17'; name some of 1, 2" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_bench_that_is_ended_ends_what_it_has_started(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    """Peers know nothing of it, and would go on for ever."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "server.cli", "bench", "--cases", "10", "--no-peers"]
+    bench = subprocess.Popen(
+        command, cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        started = wait_for(psutil.Process(bench.pid).children, 60, "a server of the bench runs")
+        bench.send_signal(number)
+        assert bench.wait(30) == status
+        wait_for(lambda: not any(child.is_running() for child in started), 10, "it is gone")
+    finally:
+        bench.kill()
+        bench.wait()
+
+    assert list(tmp_path.iterdir()) == []
