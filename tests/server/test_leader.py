@@ -74,7 +74,7 @@ def heard(ear: Ear, doc: str) -> Callable[[], bool]:
     return lambda: any(isinstance(each, Merged) and each.doc == doc and bool(each.update) for each in ear.heard)
 
 
-def test_while_a_large_change_is_checked_other_documents_are_merged_and_the_lease_is_renewed(
+def test_while_a_large_change_is_checked_other_documents_are_merged_and_the_shard_is_kept(
     nats: NatsServer, namespace: str, tmp_path: Path, gate: Gate
 ) -> None:
     async def run() -> None:
