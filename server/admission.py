@@ -12,6 +12,7 @@ happens on the event loop's thread; the files are small.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import ssl
@@ -188,7 +189,7 @@ class Admission:
         keys = _parsed(config.auth_keys, lambda data: parse_keys(data))
         revoked = Revoked()
         if config.revoked_path.exists():
-            revoked = _parsed(config.revoked_path, lambda data: parse_revoked(data.decode("utf-8").splitlines()))
+            revoked = _parsed(config.revoked_path, lambda data: parse_revoked(io.StringIO(data.decode("utf-8"))))
         elif config.auth_revoked is not None:
             raise ConfigError(f"{config.auth_revoked}: no such file; an empty one revokes nothing")
         self._keys, self._revoked = keys, revoked

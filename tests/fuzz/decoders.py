@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import random
 import struct
@@ -477,7 +478,7 @@ DECODERS: tuple[Decoder, ...] = (
     Decoder(
         "revoked",
         _small_texts('{"jti": "1"}\n# x\n{"sub": "ada", "until": 5}'),
-        _text_of(lambda t: parse_revoked(t.split("\n"))),
+        _text_of(lambda t: parse_revoked(io.StringIO(t))),
         (ConfigError,),
     ),
     Decoder(
