@@ -12,14 +12,17 @@ import _sqlite3
 import ctypes
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
-__all__ = ["Power"]
+import pytest
+
+__all__ = ["Power", "sync_no_commit"]
 
 SECTOR = 512
 _P = ctypes.c_void_p
@@ -149,3 +152,14 @@ def _written_too(image: bytearray, now: bytes, dice: random.Random) -> None:
         if image[at : at + SECTOR] != sector and dice.random() < share:
             image.extend(bytes(max(0, at - len(image))))
             image[at : at + len(sector)] = sector
+
+
+def sync_no_commit(monkeypatch: pytest.MonkeyPatch, store: ModuleType) -> None:
+    """The control: a store (of an edge, or of a client) that leaves the sync of a commit out."""
+    prepare = store._prepare
+
+    def careless(path: Path, connection: sqlite3.Connection) -> None:
+        prepare(path, connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    monkeypatch.setattr(store, "_prepare", careless)

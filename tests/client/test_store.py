@@ -20,7 +20,7 @@ from sync.document import Document
 from sync.errors import StoreBusy, StoreDamaged, StoreError, StoreTooNew
 from sync.extension import Edit, Stage
 from sync.ids import DocId, Dot, DotSet, Origin, Version
-from tests.power import Power
+from tests.power import Power, sync_no_commit
 from tests.processes import ROOT
 
 PLAN = DocId("notes/plan")
@@ -247,13 +247,7 @@ def test_an_edit_that_returned_is_there_after_the_power_failed(tmp_path: Path) -
 
 def test_a_store_that_does_not_sync_its_edits_would_lose_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail."""
-    prepare = store_module._prepare
-
-    def careless(path: Path, run: sqlite3.Connection) -> None:
-        prepare(path, run)
-        run.execute("PRAGMA synchronous = NORMAL")
-
-    monkeypatch.setattr(store_module, "_prepare", careless)
+    sync_no_commit(monkeypatch, store_module)
 
     assert "01234" not in _after_power_failed(tmp_path)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 
+from server.edge import STORE
 from server.trace import TRACE_ROOT, read_trace
 from tests.faults.words import Talk
 from tests.peer import Peer
@@ -156,6 +159,16 @@ def test_a_second_leader_takes_over(tmp_path: Path, gone: str) -> None:
             first.end()
 
 
+def on_disk(store: Path) -> set[str]:
+    """Documents of which there are rows."""
+    with contextlib.closing(sqlite3.connect(store)) as disk:
+        rows = disk.execute(
+            "SELECT DISTINCT doc FROM documents JOIN changes ON document = key UNION "
+            "SELECT doc FROM documents JOIN states ON document = key"
+        )
+        return {str(doc) for (doc,) in rows}
+
+
 def test_a_pinned_document_can_be_opened_offline_at_an_edge_that_never_had_a_client_for_it(tmp_path: Path) -> None:
     with Cluster(tmp_path, pins={"b": ["notes/*", "exact"]}) as cluster:
         texts = {doc: f"this is {doc}" for doc in ("notes/one", "notes/two/deep", "exact", "other")}
@@ -168,11 +181,14 @@ def test_a_pinned_document_can_be_opened_offline_at_an_edge_that_never_had_a_cli
         wanted = {doc: cluster["a"].digest(doc) for doc in pinned}
         assert None not in wanted.values()
         wait_for(lambda: {doc: cluster["b"].digest(doc) for doc in pinned} == wanted, 15, "b has what is pinned there")
+        store = (
+            tmp_path / "b-data" / "store.db"
+        )  # what came from the log alone is there a little later (COMMIT_LAZY_MS)
+        wait_for(lambda: on_disk(store).issuperset(pinned), 15, "b has it on its disk")
 
         cluster.nats.kill()
         cluster["a"].kill()
-        cluster["b"].stop()  # what came from the log alone is on its disk a little later (COMMIT_LAZY_MS)
-        cluster["b"].start()
+        cluster["b"].restart()
 
         for doc in pinned:
             with Peer(cluster["b"], doc) as ben:

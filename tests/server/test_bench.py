@@ -191,17 +191,23 @@ def test_a_case_that_does_not_exist_is_said_to_be_so() -> None:
     assert "--cases: '1,17'; name some of 1, 2" in done.stderr
 
 
-def test_a_bench_that_is_ended_ends_what_it_has_started(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_bench_that_is_ended_ends_what_it_has_started(tmp_path: Path, number: signal.Signals, status: int) -> None:
     """Peers know nothing of it, and would go on for ever."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "server.cli", "bench", "--cases", "10", "--no-peers"]
     bench = subprocess.Popen(
-        command, cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=CHECKOUT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's job in the background ignores it
     )
     try:
         started = wait_for(psutil.Process(bench.pid).children, 60, "a server of the bench runs")
-        bench.terminate()
-        assert bench.wait(30) == 128 + signal.SIGTERM
+        bench.send_signal(number)
+        assert bench.wait(30) == status
         wait_for(lambda: not any(child.is_running() for child in started), 10, "it is gone")
     finally:
         bench.kill()

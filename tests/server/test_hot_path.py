@@ -55,7 +55,7 @@ class Shelf:
         return None
 
     def plain(self, socket: Socket, request: Request) -> Awaitable[Response]:
-        raise NotImplementedError
+        raise AssertionError("a keystroke is no request")
 
     def refusal(self, socket: Socket, request: Request) -> Response | None:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from sync.ports import Store
 from sync.step import AppendUpdate, Compact, DropOutbox, Write
 from tests.contract_store import pages_of
 from tests.memory_store import MemoryStore
-from tests.power import Power
+from tests.power import Power, sync_no_commit
 
 DOCS = tuple(map(DocId, "abc"))
 SYNC_S = 0.05  # a disk this slow shows whoever does not wait for it
@@ -158,12 +157,6 @@ def test_an_edge_whose_commits_are_not_synced_would_not_show_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test above can fail."""
-    prepare = store_module._prepare
-
-    def careless(path: Path, writer: sqlite3.Connection) -> None:
-        prepare(path, writer)
-        writer.execute("PRAGMA synchronous = NORMAL")
-
-    monkeypatch.setattr(store_module, "_prepare", careless)
+    sync_no_commit(monkeypatch, store_module)
 
     assert "01234" not in _survives(tmp_path)
