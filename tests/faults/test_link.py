@@ -181,9 +181,7 @@ def test_a_pinned_document_can_be_opened_offline_at_an_edge_that_never_had_a_cli
         wanted = {doc: cluster["a"].digest(doc) for doc in pinned}
         assert None not in wanted.values()
         wait_for(lambda: {doc: cluster["b"].digest(doc) for doc in pinned} == wanted, 15, "b has what is pinned there")
-        store = (
-            tmp_path / "b-data" / "store.db"
-        )  # what came from the log alone is there a little later (COMMIT_LAZY_MS)
+        store = tmp_path / "b-data" / STORE  # what came from the log alone is there a little later
         wait_for(lambda: on_disk(store).issuperset(pinned), 15, "b has it on its disk")
 
         cluster.nats.kill()
