@@ -20,8 +20,8 @@ from sync.edge import Edge, EdgeStep
 from sync.errors import BusError, DocumentBroken
 from sync.ids import DocId, Dot, shard_of
 from sync.lane import fold_around
-from sync.limits import LARGE_FRAME_BYTES
 from sync.replica import Replica
+from sync.splits import at_once_bytes
 
 from .bus import Bus
 from .log import named, scrubbed
@@ -53,9 +53,10 @@ class Asking:
 
     async def _looked_at(self, answer: SyncAnswer, blank: bool) -> Looked | None:
         """A large answer does not hold the loop: it is checked in a thread, and taken in pieces (`sync.answered`)."""
-        if len(answer.update) <= LARGE_FRAME_BYTES:
+        into = self._machine.into(answer.doc)
+        if len(answer.update) <= at_once_bytes(into.bytes):
             return None
-        looked = await asyncio.get_running_loop().run_in_executor(self._reader, look, answer, blank)
+        looked = await asyncio.get_running_loop().run_in_executor(self._reader, look, answer, blank, into)
         if looked is None:
             return None
         for piece in looked.pieces:

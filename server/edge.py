@@ -31,7 +31,7 @@ from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, StoreError
 from sync.hosted import built
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id
-from sync.limits import COMMIT_LAZY_MS, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS
+from sync.limits import COMMIT_LAZY_MS, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS, SPLIT_FRAME_BYTES
 from sync.ports import StoredDocument
 from sync.slow import Readers
 from sync.step import (
@@ -139,6 +139,7 @@ class EdgeDaemon:
             lambda conn, error: self._do(self.machine.refused(conn, error, now_ms())),
             lambda conn: self.machine.pending_bytes(conn),
             lambda conn: self.machine.pieces_come(conn),
+            lambda conn: self.machine.replica_of(conn),
         )
         self.tasks = Tasks(log)
         self._committing = False
@@ -267,7 +268,8 @@ class EdgeDaemon:
             return
         typed: list[bytes] = []
         for frame in frames:
-            if wire.short_update(frame) is not None:
+            small = len(frame) <= SPLIT_FRAME_BYTES or not self._large.is_large(conn, frame)
+            if small and wire.short_update(frame) is not None:
                 typed.append(frame)
                 continue
             self._typed(conn, typed)
@@ -351,7 +353,7 @@ class EdgeDaemon:
                 self._in(
                     self._reader,
                     lambda: self._load(doc),
-                    lambda stored: self._do(self.machine.loaded(doc, stored, now_ms())),
+                    lambda stored: self._loaded(doc, stored),
                 )
             case Close(conn, code, reason):
                 self._large.closed(conn)
@@ -385,10 +387,10 @@ class EdgeDaemon:
                     lambda: _refusal_of(captured),
                     lambda refusal: self._do(self.machine.verified(captured, refusal)),
                 )
-            case Look(doc, number, update):
+            case Look(doc, number, update, into):
                 self._in(
                     self._large.checker,
-                    lambda: look_at(update),
+                    lambda: look_at(update, into),
                     lambda found: self._do(self.machine.looked(doc, number, found, now_ms())),
                 )
             case TakeOn(doc, number):
@@ -401,6 +403,10 @@ class EdgeDaemon:
 
     def _take_on(self, doc: DocId, number: int) -> None:
         self._do(self.machine.take_on(doc, number, now_ms()))
+
+    def _loaded(self, doc: DocId, stored: StoredDocument | None) -> None:
+        self._do(self.machine.loaded(doc, stored, now_ms()))
+        self._large.moved()
 
     def _load(self, doc: DocId) -> StoredDocument | None:
         """In the reader's thread: the document too is made here, in calls of a few milliseconds (`sync.loading`)."""

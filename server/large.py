@@ -17,19 +17,21 @@ from dataclasses import dataclass, field
 from sync import extension, wire
 from sync.errors import InvalidInput, LimitReached, SkerryError
 from sync.ids import ConnId
-from sync.limits import LARGE_FRAME_BYTES, PENDING_BYTES_MAX
+from sync.limits import LARGE_FRAME_BYTES, PENDING_BYTES_MAX, SPLIT_FRAME_BYTES
+from sync.replica import Replica
 from sync.slices import cut
+from sync.splits import Into, at_once_bytes
 from sync.validate import check_update
 
 __all__ = ["LargeFrames", "in_pieces"]
 
 
-def in_pieces(frame: bytes) -> list[bytes]:
+def in_pieces(frame: bytes, into: Into) -> list[bytes]:
     """Frames that say the same in this order; of an edit, the last one has its name. Raises InvalidInput."""
     match extension.decode(frame):
         case (wire.Update() | wire.SyncStep2() | extension.Edit()) as message:
             check_update(message.update)
-            pieces = cut(message.update, {})
+            pieces = cut(message.update, {}, into)
         case _:
             return [frame]
     if len(pieces) < 2:
@@ -57,16 +59,18 @@ class LargeFrames:
         refuse: Callable[[ConnId, SkerryError], None],
         pending_bytes: Callable[[ConnId], int | None],
         begins: Callable[[ConnId], None],
+        replica: Callable[[ConnId], Replica | None],
     ) -> None:
         """`pending_bytes`: of the connection's document, not flushed yet; None while it is being loaded.
 
-        `begins`: called before the first of several pieces.
+        `begins`: called before the first of several pieces. `replica`: the document; None while it is being loaded.
         """
         self._spawn = spawn
         self._deliver = deliver
         self._refuse = refuse
         self._pending_bytes = pending_bytes
         self._begins = begins
+        self._replica = replica
         self._waiting: dict[ConnId, _Waiting] = {}
         self._moved = asyncio.Event()
         self.checker = ThreadPoolExecutor(1, "skerry-check")
@@ -76,7 +80,7 @@ class LargeFrames:
         """False for nearly every frame: go on with it. True: it is seen to, here or behind another one."""
         waiting = self._waiting.get(conn)
         if waiting is None:
-            if len(frame) <= LARGE_FRAME_BYTES:
+            if not self.is_large(conn, frame):
                 return False
             waiting = self._waiting[conn] = _Waiting()
             self._spawn(self._work(conn, waiting))
@@ -110,16 +114,19 @@ class LargeFrames:
             frame = waiting.frames.popleft()
             waiting.bytes -= len(frame)
             frames = [frame]
-            if len(frame) > LARGE_FRAME_BYTES:
+            if self.is_large(conn, frame):
+                while (replica := self._replica(conn)) is None:
+                    await self._move()
+                    if self._waiting.get(conn) is not waiting:
+                        return
                 try:
-                    frames = await loop.run_in_executor(self.checker, in_pieces, frame)
+                    frames = await loop.run_in_executor(self.checker, in_pieces, frame, replica.into())
                 except InvalidInput as error:
                     self._refuse(conn, error)
                     return
             for at, piece in enumerate(frames):
                 while len(frames) > 1 and self._is_busy(conn) and self._waiting.get(conn) is waiting:
-                    self._moved.clear()
-                    await self._moved.wait()
+                    await self._move()
                 if self._waiting.get(conn) is not waiting:
                     return
                 if len(frames) > 1 and at == 0:
@@ -129,6 +136,28 @@ class LargeFrames:
                     await asyncio.sleep(0)
         if self._waiting.get(conn) is waiting:
             del self._waiting[conn]
+
+    def is_large(self, conn: ConnId, frame: bytes) -> bool:
+        """It cannot be taken as it is; or nobody knows, since its document is being loaded."""
+        size = len(frame)
+        if size > LARGE_FRAME_BYTES:
+            return True
+        if size <= SPLIT_FRAME_BYTES:
+            return False
+        replica = self._replica(conn)
+        if replica is not None and size <= at_once_bytes(replica.held_bytes):
+            return False
+        try:
+            match extension.decode(frame):
+                case (wire.Update() | wire.SyncStep2() | extension.Edit()) as message:  # an edit is long by its name
+                    return replica is None or len(message.update) > at_once_bytes(replica.held_bytes)
+        except InvalidInput:
+            pass  # refused where it is taken
+        return False
+
+    async def _move(self) -> None:
+        self._moved.clear()
+        await self._moved.wait()
 
     def _is_busy(self, conn: ConnId) -> bool:
         return self._pending_bytes(conn) != 0

@@ -29,6 +29,7 @@ from .nesting import Nesting, nesting_of
 from .replica import Replica, Verdict
 from .serving import Serving
 from .slices import Piece, pieces_of
+from .splits import Into
 from .step import Compact
 from .validate import Shape, check_update
 
@@ -49,13 +50,13 @@ class Looked:
     """All of the pieces are in."""
 
 
-def look(answer: SyncAnswer, blank: bool) -> Looked | None:
+def look(answer: SyncAnswer, blank: bool, into: Into) -> Looked | None:
     """`blank`: it was asked for by who has nothing. None: it cannot be, and the machine will find that too. Pure."""
     try:
         shape = check_update(answer.update)
         if blank and _stands_alone(shape):
             return _made(answer, shape)
-        return Looked(shape, pieces=pieces_of(answer.update))
+        return Looked(shape, pieces=pieces_of(answer.update, into))
     except (InvalidUpdate, DocumentBroken):
         return None
 

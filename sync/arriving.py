@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from .change import Merged
 from .errors import InvalidUpdate
 from .ids import DotSet, Version
-from .limits import LARGE_FRAME_BYTES
 from .replica import Replica
 from .slices import Piece, pieces_of
+from .splits import Into, at_once_bytes
 from .validate import check_update
 
 __all__ = ["Arrival", "Difference", "Folded", "Found", "Line", "difference_of", "look_at"]
@@ -75,16 +75,16 @@ class Difference:
     pieces: tuple[Piece, ...]
 
 
-def look_at(update: bytes) -> Found:
+def look_at(update: bytes, into: Into) -> Found:
     """For a thread. Pure."""
     try:
         check_update(update)
-        return pieces_of(update)
+        return pieces_of(update, into)
     except InvalidUpdate as error:
         return str(error)
 
 
-def difference_of(fold: Replica, replica: Replica, state_vector: bytes) -> Difference | None:
+def difference_of(fold: Replica, replica: Replica, state_vector: bytes, into: Into) -> Difference | None:
     """For a thread: `fold` is its own, of `replica` nothing is read. None where it is small, or cannot be.
 
     Raises DocumentBroken.
@@ -92,7 +92,7 @@ def difference_of(fold: Replica, replica: Replica, state_vector: bytes) -> Diffe
     if fold.version is None:
         return None
     update = fold.diff(state_vector)
-    found = look_at(update) if len(update) > LARGE_FRAME_BYTES else ""
+    found = look_at(update, into) if len(update) > at_once_bytes(into.bytes) else ""
     if isinstance(found, str):
         return None
     return Difference(replica, Folded(fold.version, fold.dots), found)

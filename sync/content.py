@@ -24,6 +24,7 @@ from .limits import NESTING_MAX, SLICE_BYTES
 from .loading import apply_in_order, document_of
 from .nesting import Nesting, Places, named_at_most, nesting_of, refuse_depth
 from .slices import cut, wants_cutting
+from .splits import Into
 from .validate import Shape, check_update
 
 __all__ = ["Captured", "Content"]
@@ -57,6 +58,7 @@ class Content:
         "_places",
         "_suspected",
         "_unapplied",
+        "_waiting_bytes",
         "clocks",
         "doc",
         "unapplied_bytes",
@@ -84,6 +86,8 @@ class Content:
             self._brink.leave()
         self.clocks = self._document.clocks()
         self._unapplied: list[bytes] = []
+        self._waiting_bytes = 0
+        """Of what waits to be applied, but for keystrokes."""
         self.unapplied_bytes = 0
         """Of broadcasts, since something was applied: whoever only listens has to call `materialise` now and then."""
         self._deleted: Ranges | None = None
@@ -97,7 +101,8 @@ class Content:
     def _accept(self, update: bytes, shape: Shape) -> None:
         """Raises InvalidUpdate where its structs wait for each other; then nothing has changed."""
         clocks = self.clocks
-        pieces = cut(update, clocks) if wants_cutting(shape) else None
+        pieces = cut(update, clocks) if wants_cutting(update, shape) else None
+        self._waiting_bytes += len(update)
         for client, _, following in shape.brings:
             if following > clocks.get(client, 0):
                 clocks[client] = following
@@ -166,6 +171,7 @@ class Content:
         """Apply what was taken, in one piece. Raises DocumentBroken: then discard the replica."""
         if self._unapplied:
             updates, self._unapplied, self.unapplied_bytes = self._unapplied, [], 0
+            self._waiting_bytes = 0
             self._brink.enter(self.doc, Doing.APPLY, updates)
             try:
                 apply_in_order(self._document, updates)
@@ -196,6 +202,15 @@ class Content:
         """
         if len(whole) <= SLICE_BYTES and self._unapplied == updates:
             self._unapplied = [whole]
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the document, at most: it grows with what is taken, until it is loaded anew."""
+        return self._document.applied_bytes + self._waiting_bytes
+
+    def into(self) -> Into:
+        """As it is now, for a thread."""
+        return Into(self.held_bytes, self.clocks.copy())
 
     @property
     def unapplied_count(self) -> int:

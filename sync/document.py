@@ -85,7 +85,7 @@ _CLASSES: dict[RootKind, type[pycrdt.Text]] = {
 class Document:
     """One `pycrdt.Doc`. Every method that runs Rust raises DocumentBroken where it panics; then discard the object."""
 
-    __slots__ = ("_listeners", "_seams", "crdt")
+    __slots__ = ("_listeners", "_seams", "applied_bytes", "crdt")
 
     def __init__(self, state: bytes | None = None, client_id: int | None = None) -> None:
         """`client_id`: only to repeat a history exactly. Used twice, it diverges for ever (FACTS.md 1.6)."""
@@ -93,6 +93,8 @@ class Document:
         """Another one, of the same client id, after somebody has cut a character in half (`sync.seams`)."""
         self._listeners: list[_Listener] = []
         self._seams = Seams()
+        self.applied_bytes = 0
+        """Of all that came in here: the document has at most so many."""
         if state is not None:
             self.apply(state)
 
@@ -130,6 +132,7 @@ class Document:
     def apply_mended(self, *updates: bytes) -> None:
         """Some of what `mended` returned, in its order."""
         update = merge_mended(updates)
+        self.applied_bytes += len(update)
         try:
             self.crdt.apply_update(update)
         except BaseException as error:

@@ -20,6 +20,7 @@ from .hosted import Hosted
 from .ids import ConnId, DocId, Dot, Version
 from .ports import OutboxRow, StoredDocument
 from .pressure import Pressure
+from .replica import Replica
 from .step import ListDocuments, Step
 from .taking import Taking
 
@@ -99,6 +100,11 @@ class Edge(Taking):
         """Of this connection's document, not flushed yet; None while it is being loaded."""
         host = self._serving.host_of(conn)
         return host.pending_bytes if host is not None and host.replica is not None else None
+
+    def replica_of(self, conn: ConnId) -> Replica | None:
+        """Of this connection's document; None while it is being loaded."""
+        host = self._serving.host_of(conn)
+        return host.replica if host is not None else None
 
     def pieces_come(self, conn: ConnId) -> None:
         """The next frames of this connection are one update in pieces."""

@@ -26,12 +26,14 @@ from .folding import fold_entry
 from .ids import DocId, DotSet, Version
 from .lane import BREAKS, first_breaker, fold_around
 from .replica import Replica, Taken, Verdict
+from .slices import wants_cutting
+from .splits import at_once_bytes
 from .validate import Shape, check_update
 
 __all__ = ["Folding", "Loaded", "Loading", "Loan", "Saving", "Work", "light_shapes"]
 
 
-def light_shapes(entries: Sequence[LogEntry]) -> list[Shape | None] | None:
+def light_shapes(entries: Sequence[LogEntry], document_bytes: int) -> list[Shape | None] | None:
     """What was found of changes that may be folded at once, and are more than people type; None: lend them.
 
     A range that is deleted may cut a long list: some hundreds hold everybody as long as a megabyte of text.
@@ -39,12 +41,12 @@ def light_shapes(entries: Sequence[LogEntry]) -> list[Shape | None] | None:
     shapes: list[Shape | None] = []
     for entry in entries:
         shape = None
-        if isinstance(entry, Logged) and size_of(entry) > limits.LARGE_FRAME_BYTES:
+        if isinstance(entry, Logged) and size_of(entry) > at_once_bytes(document_bytes):
             try:
                 shape = check_update(entry.change.update)
             except InvalidUpdate:
                 shape = None  # the fold meets it too, and says so
-            if shape is not None and len(shape.deletes) > limits.SLICE_RANGES:
+            if shape is not None and wants_cutting(entry.change.update, shape, document_bytes):
                 return None
         shapes.append(shape)
     return shapes

@@ -29,7 +29,8 @@ from .hosted import Hosted
 from .ids import DocId, Dot, DotSet, Origin, Version
 from .outbox import Outbox
 from .replica import Replica, Verdict, covers
-from .slices import Piece, holds_long
+from .slices import Piece, wants_cutting
+from .splits import Into, at_once_bytes
 from .step import AskSync, EdgeEffect, LoadLogged, Look, Report, Step, TakeOn
 from .token import Token
 from .validate import check_state_vector, check_update
@@ -124,7 +125,8 @@ class Following(Outbox):
             self._line_up(host, message, now_ms, out)
             return
         shape = check_update(update)
-        if len(update) > limits.LARGE_FRAME_BYTES and holds_long(shape):
+        held = replica.held_bytes
+        if len(update) > at_once_bytes(held) and wants_cutting(update, shape, held):
             self._line_up(host, message, now_ms, out)
             return
         lacks = brought is Verdict.EARLY or (message.fetch and not own)
@@ -175,7 +177,7 @@ class Following(Outbox):
         first = line.arrivals[0]
         if self._wants_look(host, first) and isinstance(first.what, Merged):
             first.replica = host.replica
-            out.append(Look(host.doc, line.number, first.what.update))
+            out.append(Look(host.doc, line.number, first.what.update, self.into(host.doc)))
         else:
             out.append(TakeOn(host.doc, line.number))
 
@@ -184,7 +186,7 @@ class Following(Outbox):
         what, replica = arrival.what, host.replica
         if arrival.pieces is not None or replica is None or not isinstance(what, Merged):
             return False
-        return len(what.update) > limits.LARGE_FRAME_BYTES and not self._is_own(replica, what.dots.ranges())
+        return len(what.update) > at_once_bytes(replica.held_bytes) and not self._is_own(replica, what.dots.ranges())
 
     def _refused(self, host: Hosted, rejected: DotSet, merged: DotSet, reason: str, now_ms: int, out: Out) -> None:
         """What of the outbox will never be merged: out of it, and who made it is told."""
@@ -394,13 +396,18 @@ class Following(Outbox):
         self._pump(now_ms, out)
         return Step(tuple(out))
 
-    def asks_log(self, doc: DocId) -> tuple[Replica, bytes] | None:
+    def into(self, doc: DocId) -> Into:
+        """The document as this edge has it, for whoever looks at what comes for it."""
+        host = self._serving.hosted.get(doc)
+        return host.replica.into() if host is not None and host.replica is not None else Into()
+
+    def asks_log(self, doc: DocId) -> tuple[Replica, bytes, Into] | None:
         """Who wants to know what of the log it lacks, and what it has: for `difference_of`."""
         host = self._serving.hosted.get(doc)
         if host is None or host.replica is None:
             return None
         try:
-            return host.replica, host.replica.state_vector()
+            return host.replica, host.replica.state_vector(), host.replica.into()
         except DocumentBroken:
             return None  # met again by `logged`
 

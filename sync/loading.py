@@ -10,8 +10,9 @@ from typing import Final
 
 from .document import Document, merge_mended
 from .errors import InvalidUpdate
-from .limits import SLICE_BYTES, SLICE_STRUCTS, WHOLE_BYTES
+from .limits import SLICE_BYTES, SLICE_STRUCTS, SPLIT_DOCUMENT_BYTES, WHOLE_BYTES
 from .slices import cut
+from .splits import Into, at_once_bytes
 from .validate import check_update
 
 __all__ = ["apply_in_order", "document_of"]
@@ -23,7 +24,25 @@ _DELETION: Final = 8  # a byte of what only deletes counts so much: each range m
 def apply_in_order(document: Document, updates: Sequence[bytes]) -> None:
     """Updates in the gate's order, a slice at a time: twenty times as fast as one by one, and never quadratic."""
     for group in _slices(document.mended(updates)):
+        if document.applied_bytes <= SPLIT_DOCUMENT_BYTES:
+            document.apply_mended(*group)
+        else:
+            _apply_to_large(document, group)
+
+
+def _apply_to_large(document: Document, group: Sequence[bytes]) -> None:
+    """A slice, where it may cost more than its bytes say (`sync.splits`): in pieces."""
+    held = document.applied_bytes
+    if sum(map(len, group)) <= at_once_bytes(held):
         document.apply_mended(*group)
+        return
+    whole = merge_mended(group)
+    try:
+        pieces = cut(whole, {}, Into(held, document.clocks()))
+    except InvalidUpdate:
+        pieces = [whole]  # stored by a version that refused less
+    for piece in pieces:
+        document.apply_mended(piece)
 
 
 def _slices(updates: Sequence[bytes]) -> Iterator[list[bytes]]:
@@ -49,12 +68,12 @@ def document_of(state: bytes | None, updates: Sequence[bytes]) -> Document:
     for group in _slices(document.mended(updates)):
         whole = merge_mended([*held, *group])
         if len(updates) <= len(group) or _stands(whole, clocks):
-            document.apply_mended(whole)
+            _apply_to_large(document, [whole])
             held = []
         else:
             held = [whole]
     if held:
-        document.apply_mended(held[0])
+        _apply_to_large(document, held)
     return document
 
 
@@ -63,7 +82,7 @@ def _loaded(state: bytes | None) -> Document:
     if state is None or len(state) <= WHOLE_BYTES:
         return Document(state)
     try:
-        pieces = cut(state, {})
+        pieces = cut(state, {}, Into(len(state)))
     except InvalidUpdate:
         return Document(state)  # stored by a version that refused less
     document = Document()

@@ -2,6 +2,8 @@
 
 150,000 letters, each behind the one before (1 MB), take it 51 s in one piece and 0.14 s in pieces of 1,000: at the end
 of a transaction neighbours are joined, one by one, in a list that is moved each time. A deletion cuts such a list too.
+In a large document it may also cut a long text, which is copied (`sync.splits`): 150,000 ranges from the first to the
+last copy 10 MB each time, 10 minutes. Each in the middle of what the ones before it have left, they copy it 17 times.
 
 Room: bytes in, bytes out. The pieces, taken in this order, are the update: each refers only to what came before it.
 
@@ -13,51 +15,64 @@ a later piece would be nothing new to the gate, and not stored.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 
+from . import limits
 from .lib0 import write_var_uint
 from .limits import CLIENT_ID_MAX, CLOCK_MAX, SLICE_BYTES, SLICE_RANGES, SLICE_STRUCTS
-from .structs import in_order, read_structs
+from .splits import Into, Splits
+from .structs import NOBODY, Structs, in_order, read_structs
 from .validate import Shape, _uint, check_update  # the same grammar, and it must not be written twice
 
-__all__ = ["Piece", "cut", "holds_long", "pieces_of", "wants_cutting"]
+__all__ = ["Piece", "cut", "pieces_of", "wants_cutting"]
 
 Piece = tuple[bytes, Shape]
 """An update that was cut out of a larger one, checked."""
 
+NEW = Into()
+_STRUCT_BYTES = 5  # at least, of one that stands beside another
 
-def pieces_of(update: bytes) -> tuple[Piece, ...]:
+
+def pieces_of(update: bytes, into: Into = NEW) -> tuple[Piece, ...]:
     """Of a checked update. For a thread: 0.5 s a megabyte at worst. Raises InvalidUpdate (`in_order`)."""
-    return tuple((piece, check_update(piece)) for piece in cut(update, {}))
+    return tuple((piece, check_update(piece)) for piece in cut(update, {}, into))
 
 
-def holds_long(shape: Shape) -> bool:
-    """To apply it in one step, in pieces or not, would hold others up."""
-    return shape.joins > SLICE_STRUCTS or len(shape.deletes) > SLICE_RANGES
+def wants_cutting(update: bytes, shape: Shape, document_bytes: int = 0) -> bool:
+    """In one piece it might cost pycrdt seconds, in which no thread runs; in pieces of one turn, that turn."""
+    if shape.joins > SLICE_STRUCTS or len(shape.deletes) > SLICE_RANGES:
+        return True
+    if document_bytes <= limits.SPLIT_DOCUMENT_BYTES or shape.typed is not None:
+        return False
+    structs = len(update) // _STRUCT_BYTES - shape.joins if shape.brings else 0
+    return (structs + 2 * len(shape.deletes)) * document_bytes > limits.SPLIT_BYTES
 
 
 _COLLECTED = 0  # a struct's first byte: only its length is left
 _CONTENT_DELETED = 1
 
 
-def wants_cutting(shape: Shape) -> bool:
-    """In one piece it would cost pycrdt seconds, in which no thread runs: many structs to join, or many ranges."""
-    return shape.joins > SLICE_STRUCTS or len(shape.deletes) > SLICE_RANGES
-
-
-def cut(update: bytes, known: Mapping[int, int]) -> list[bytes]:
+def cut(update: bytes, known: Mapping[int, int], into: Into = NEW) -> list[bytes]:
     """Of a checked update; what is `known` (client -> next clock) is left out. Raises InvalidUpdate (`in_order`)."""
     structs, deletes_at = read_structs(update)
+    splits = Splits(into, len(update))
+    counts = splits.counts
     pieces: list[bytes] = []
-    client, begin, end, clock, following, count = 0, 0, 0, 0, 0, 0
+    client, begin, end, clock, following, count, copied = 0, 0, 0, 0, 0, 0, 0
     gone: list[int] = []  # first and next clock, in turn
     for of, at in in_order(structs, known):
         own = structs[of]
+        if counts:
+            copies = _copies(splits, of, own, at)
+            copied += copies
         fits = of == client and own.begins[at] == end and own.clocks[at] == following
-        if not fits or count >= SLICE_STRUCTS or end - begin >= SLICE_BYTES:
+        if not fits or count >= SLICE_STRUCTS or end - begin >= SLICE_BYTES or copied > limits.SPLIT_BYTES:
             if count:
                 pieces.append(_piece(update, client, clock, count, begin, end, gone))
             client, begin, clock, count, gone = of, own.begins[at], own.clocks[at], 0, []
+            copied = copies if counts else 0
         if (info := update[own.begins[at]]) == _COLLECTED or info & 31 == _CONTENT_DELETED:
             if gone and gone[-1] == own.clocks[at]:
                 gone[-1] = own.followings[at]
@@ -66,7 +81,19 @@ def cut(update: bytes, known: Mapping[int, int]) -> list[bytes]:
         end, following, count = own.ends[at], own.followings[at], count + 1
     if count:
         pieces.append(_piece(update, client, clock, count, begin, end, gone))
-    return pieces + _deletions(update, deletes_at)
+    return pieces + _deletions(update, deletes_at, splits)
+
+
+def _copies(splits: Splits, client: int, own: Structs, at: int) -> int:
+    """Bytes, at most, where it stands between two that were one struct."""
+    left, right, clock = own.left[at], own.right[at], own.clocks[at]
+    copies = 0
+    if left != NOBODY and not own.deeper[at] and not (left == client and own.left_at[at] == clock - 1):
+        copies = splits.cut(left, own.left_at[at] + 1)
+    if right != NOBODY:
+        copies += splits.cut(right, own.right_at[at])
+    splits.grow(client, own.followings[at])
+    return copies
 
 
 def _piece(update: bytes, client: int, clock: int, count: int, begin: int, end: int, gone: Sequence[int]) -> bytes:
@@ -79,7 +106,7 @@ def _piece(update: bytes, client: int, clock: int, count: int, begin: int, end: 
     return head + update[begin:end] + deletes
 
 
-def _deletions(b: bytes, i: int) -> list[bytes]:
+def _deletions(b: bytes, i: int, splits: Splits) -> list[bytes]:
     """Ascending, as Yjs writes them: 150,000 in the other order take pycrdt 36 s instead of one."""
     pieces: list[bytes] = []
     clients, i = _uint(b, i, len(b))
@@ -87,24 +114,65 @@ def _deletions(b: bytes, i: int) -> list[bytes]:
         client, i = _uint(b, i, CLIENT_ID_MAX)
         count, i = _uint(b, i, len(b))
         head = b"\0\1" + write_var_uint(client)
-        starts, begins, ends = array("I"), array("I"), array("I")
+        starts, followings, begins, ends = array("I"), array("I"), array("I"), array("I")
         ordered, last = True, 0
         for _ in range(count):
             begins.append(i)
             first, i = _uint(b, i, CLOCK_MAX)
-            _, i = _uint(b, i, CLOCK_MAX)
+            length, i = _uint(b, i, CLOCK_MAX)
             starts.append(first)
+            followings.append(min(first + length, CLOCK_MAX))
             ends.append(i)
             ordered = ordered and first >= last
             last = first
-        if ordered:
+        if ordered and not splits.counts:
             for at in range(0, count, SLICE_RANGES):
                 end = min(at + SLICE_RANGES, count)
                 pieces.append(head + write_var_uint(end - at) + b[begins[at] : ends[end - 1]])
         else:
-            order = sorted(range(count), key=starts.__getitem__)
-            for at in range(0, count, SLICE_RANGES):
-                some = order[at : at + SLICE_RANGES]
+            order = range(count) if ordered else sorted(range(count), key=starts.__getitem__)
+            for some in _portions(client, order, starts, followings, splits):
                 spelled = b"".join([b[begins[each] : ends[each]] for each in some])
                 pieces.append(head + write_var_uint(len(some)) + spelled)
     return pieces
+
+
+def _portions(
+    client: int, order: Sequence[int], starts: Sequence[int], followings: Sequence[int], splits: Splits
+) -> Iterator[Sequence[int]]:
+    """Of ranges that ascend in this order: what one piece has of them."""
+    if splits.counts:
+        end = max(splits.end(client), max(followings, default=0))
+        order = _halving(order, [starts[each] for each in order], end)
+    begin = copied = 0
+    for at, each in enumerate(order):
+        copies = splits.cut(client, starts[each]) + splits.cut(client, followings[each]) if splits.counts else 0
+        copied += copies
+        if at > begin and (at - begin >= SLICE_RANGES or copied > limits.SPLIT_BYTES):
+            yield order[begin:at]
+            begin, copied = at, copies
+    if begin < len(order):
+        yield order[begin:]
+
+
+def _halving(order: Sequence[int], starts: Sequence[int], end: int) -> list[int]:
+    """First the range that is nearest to the middle of a client's clocks, then those nearest to the middles of the two
+    halves, and so on, until what is left is short: that comes as it stands."""
+    first: list[int] = []
+    short: list[tuple[int, int]] = []
+    waiting = deque([(0, len(order), 0, end)])
+    while waiting:
+        low, high, begin, following = waiting.popleft()
+        if low == high:
+            continue
+        if following - begin <= limits.SPLIT_UNITS:
+            short.append((low, high))
+            continue
+        middle = (begin + following) // 2
+        at = bisect_left(starts, middle, low, high)
+        if at == high or (at > low and middle - starts[at - 1] < starts[at] - middle):
+            at -= 1
+        first.append(order[at])
+        waiting.append((low, at, begin, starts[at]))
+        waiting.append((at + 1, high, starts[at], following))
+    return first + [each for low, high in sorted(short) for each in order[low:high]]

@@ -17,6 +17,7 @@ from .change import Beacon, Change, Context, LogEntry, Merged, RepairAsk, Snapsh
 from .content import Captured
 from .elsewhere import Work
 from .ids import ConnId, DocId, Dot, DotSet, Version
+from .splits import Into
 
 __all__ = [
     "Ack",
@@ -225,6 +226,7 @@ class Look:
     doc: DocId
     number: int
     update: bytes
+    into: Into
 
 
 @dataclass(frozen=True, slots=True)

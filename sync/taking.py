@@ -59,7 +59,7 @@ class Taking(Following):
                     self._end(host, first, now_ms, out)
                 if not taken or not first.pieces:
                     self._leave_line(host, line, now_ms)
-            else:
+            elif not self._wants_look(host, first):  # as it does where the document has become large meanwhile
                 for _ in range(limits.LINE_TURN_COUNT):
                     self._end(host, line.arrivals[0], now_ms, out)
                     self._leave_line(host, line, now_ms)

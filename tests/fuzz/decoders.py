@@ -44,6 +44,7 @@ from sync.presence import Presence, encode_awareness
 from sync.replica import Replica, Verdict
 from sync.roots import find_roots
 from sync.slices import cut
+from sync.splits import at_once_bytes
 from sync.step import Look, Report, TakeOn
 from sync.token import decode_token
 from sync.validate import AwarenessEntry, check_awareness, check_state_vector, check_update
@@ -138,9 +139,9 @@ def _take(data: bytes) -> object:
     with elsewhere():
         replica = Replica(_DOC, _base() if len(data) % 2 else None, guarded=True)
         pieces = [data]
-        if len(data) > LARGE_FRAME_BYTES:
+        if len(data) > at_once_bytes(replica.held_bytes):
             check_update(data)
-            pieces = cut(data, {})
+            pieces = cut(data, {}, replica.into())
     for piece in pieces:
         verdicts.append(replica.take(piece, check_update(piece), 0).verdict)
         replica.materialise()
@@ -165,9 +166,9 @@ def _broadcast(data: bytes) -> object:
     while steps:
         for effect in steps.popleft().now:
             match effect:
-                case Look(doc, number, update):
+                case Look(doc, number, update, into):
                     with elsewhere():
-                        found = look_at(update)
+                        found = look_at(update, into)
                     steps.append(edge.looked(doc, number, found, 0))
                     turn()
                 case TakeOn(doc, number):

@@ -16,6 +16,7 @@ from sync.errors import InvalidUpdate, LimitReached, SkerryError
 from sync.ids import ConnId, Dot, Origin
 from sync.limits import LARGE_FRAME_BYTES, PENDING_BYTES_MAX, SLICE_STRUCTS
 from sync.replica import Replica
+from sync.splits import Into
 from sync.validate import check_update
 from tests.sync.stage import PLAN, Ada, frame
 from tests.sync.test_slices import letters
@@ -44,8 +45,11 @@ class Desk:
         self.delivered: list[tuple[ConnId, bytes]] = []
         self.refused: list[tuple[ConnId, SkerryError]] = []
         self.pending: int | None = 0
+        self.document = Replica(PLAN)
         self.tasks: set[asyncio.Task[None]] = set()
-        self.large = LargeFrames(self.spawn, self.deliver, self.refuse, lambda _: self.pending, self.begins)
+        self.large = LargeFrames(
+            self.spawn, self.deliver, self.refuse, lambda _: self.pending, self.begins, self.replica
+        )
         self.begun: list[tuple[ConnId, int]] = []
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
@@ -53,6 +57,9 @@ class Desk:
 
     def deliver(self, conn: ConnId, piece: bytes) -> None:
         self.delivered.append((conn, piece))
+
+    def replica(self, conn: ConnId) -> Replica | None:
+        return None if self.pending is None else self.document
 
     def begins(self, conn: ConnId) -> None:
         self.begun.append((conn, len(self.delivered)))
@@ -83,9 +90,9 @@ def text_of(frames: list[bytes]) -> str:
 def test_pieces_say_what_the_frame_said() -> None:
     update = letters(COUNT)
     dot = Dot(Origin(3), 1)
-    updates = in_pieces(frame(update))
-    steps = in_pieces(wire.encode(wire.SyncStep2(update)))
-    edits = in_pieces(extension.encode(extension.Edit(dot, "ada", "", "", update)))
+    updates = in_pieces(frame(update), Into())
+    steps = in_pieces(wire.encode(wire.SyncStep2(update)), Into())
+    edits = in_pieces(extension.encode(extension.Edit(dot, "ada", "", "", update)), Into())
 
     assert text_of(updates) == text_of(steps) == text_of(edits) == "x" * COUNT
     assert all(isinstance(wire.decode_frame(each), wire.SyncStep2) for each in steps)
@@ -97,7 +104,7 @@ def test_pieces_say_what_the_frame_said() -> None:
 def test_one_large_text_is_one_piece() -> None:
     pasted = frame(Ada(1).type("x" * 100_000))
 
-    assert in_pieces(pasted) == [pasted]
+    assert in_pieces(pasted, Into()) == [pasted]
 
 
 @on_a_loop

@@ -308,8 +308,8 @@ class EdgeNode:
             case Verify(_, captured):
                 refusal = refusal_of(captured)
                 self.later(self.world.rng.randint(0, 200), lambda: self._verified(captured, refusal))
-            case Look(doc, number, update):
-                pieces = look_at(update)
+            case Look(doc, number, update, into):
+                pieces = look_at(update, into)
                 self.world.looked_count += 1
                 self.later(self._pace.choice((0, 5, 50, 500)), lambda: self._looked(doc, number, pieces))
             case TakeOn(doc, number):
@@ -459,7 +459,7 @@ class EdgeNode:
         """One in three is looked at beforehand as what an empty document asked for, one in three is taken in pieces."""
         if self.edge is None or not self.uplink.linked:
             return
-        looked = look(answer, answer.ask % 3 == 1) if answer.ask % 3 else None
+        looked = look(answer, answer.ask % 3 == 1, self.edge.into(answer.doc)) if answer.ask % 3 else None
         for piece in looked.pieces if looked is not None else ():
             step = self.edge.sync_piece(answer, piece, self.world.now_ms)
             if step is None:

@@ -148,8 +148,8 @@ class Island:
     def turn(self) -> None:
         """A thread has looked at what it was given, or the loop has turned once."""
         match self.waiting.pop(0):
-            case Look(doc, number, update):
-                self.do(self.edge.looked(doc, number, look_at(update), self.now))
+            case Look(doc, number, update, into):
+                self.do(self.edge.looked(doc, number, look_at(update, into), self.now))
             case TakeOn(doc, number):
                 self.do(self.edge.take_on(doc, number, self.now))
 
@@ -344,7 +344,7 @@ class Sea:
                 asks, island.asks = island.asks, []
                 for ask in asks:
                     answer = self.chair.answer(ask)
-                    looked = look(answer, ask.state_vector == b"\0") if self.looks else None
+                    looked = look(answer, ask.state_vector == b"\0", island.edge.into(ask.doc)) if self.looks else None
                     island.do(island.edge.sync_answered(answer, island.now, looked))
                     moved = True
             said, self.chair.said = self.chair.said, []

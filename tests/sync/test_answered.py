@@ -11,6 +11,7 @@ from sync.answered import Looked, look
 from sync.change import Change, SyncAnswer
 from sync.ids import Dot, Origin
 from sync.loading import document_of
+from sync.splits import Into
 from sync.step import AppendUpdate, Compact
 from tests.sync.stage import PLAN, Ada, Island, Sea, frame
 
@@ -18,7 +19,7 @@ from tests.sync.stage import PLAN, Ada, Island, Sea, frame
 def test_a_document_that_was_made_elsewhere_is_the_replicas_and_its_bytes_are_stored_and_answered() -> None:
     island, answer = _island_that_asked("written elsewhere")
 
-    looked = look(answer, blank=True)
+    looked = look(answer, True, Into())
     assert looked is not None
     island.do(island.edge.sync_answered(answer, island.now, looked))
     island.flush()
@@ -41,7 +42,7 @@ def test_what_was_typed_before_the_answer_came_stays() -> None:
     island.send(1, frame(Ada(9).type("here ")))
     island.commit()
 
-    island.do(island.edge.sync_answered(answer, island.now, look(answer, blank=True)))
+    island.do(island.edge.sync_answered(answer, island.now, look(answer, True, Into())))
     island.commit()
 
     replica = island.edge.hosted[PLAN].replica
@@ -54,7 +55,7 @@ def test_a_made_document_of_another_digest_is_stored_as_a_row_and_compared() -> 
     island, answer = _island_that_asked("written elsewhere")
     answer = replace(answer, digest="0" * 32)
 
-    looked = look(answer, blank=True)
+    looked = look(answer, True, Into())
     assert looked is not None
     assert not looked.equal
     island.do(island.edge.sync_answered(answer, island.now, looked))
@@ -67,7 +68,7 @@ def test_a_made_document_of_another_digest_is_stored_as_a_row_and_compared() -> 
 def test_an_empty_answer_makes_no_document_and_stores_nothing() -> None:
     island, answer = _island_that_asked("")
 
-    looked = look(answer, blank=True)
+    looked = look(answer, True, Into())
     assert looked is not None
     assert looked == Looked(looked.shape)
     island.do(island.edge.sync_answered(answer, island.now, looked))
@@ -81,7 +82,7 @@ def test_an_answer_is_taken_in_pieces_and_the_version_moves_behind_the_last_one(
 ) -> None:
     monkeypatch.setattr("sync.slices.SLICE_STRUCTS", 2)
     island, answer = _island_that_asked(*(f"{number} " for number in range(20)), turns=2)
-    looked = look(answer, blank=False)
+    looked = look(answer, False, Into())
     assert looked is not None
     assert len(looked.pieces) > 5
 
@@ -107,7 +108,7 @@ def test_an_answer_is_taken_in_pieces_and_the_version_moves_behind_the_last_one(
 
 def test_pieces_of_an_answer_that_is_nobodys_any_more_are_not_taken() -> None:
     island, answer = _island_that_asked("written elsewhere")
-    looked = look(answer, blank=False)
+    looked = look(answer, False, Into())
     assert looked is not None
     assert looked.pieces
 
@@ -121,7 +122,7 @@ def test_an_answer_that_cannot_be_is_found_so_by_the_machine() -> None:
     island, answer = _island_that_asked("written elsewhere")
     answer = replace(answer, update=answer.update + b"\1")
 
-    assert look(answer, blank=True) is None
+    assert look(answer, True, Into()) is None
     island.do(island.edge.sync_answered(answer, island.now, None))
 
     assert [report.event for report in island.reports] == ["answer_refused"]
@@ -132,7 +133,7 @@ def test_an_update_that_does_not_stand_alone_makes_no_document() -> None:
     ada.type("first ")
     _, answer = _island_that_asked("x")
 
-    looked = look(replace(answer, update=ada.type("second")), blank=True)
+    looked = look(replace(answer, update=ada.type("second")), True, Into())
 
     assert looked is not None
     assert looked.document is None, "pycrdt would wait for what comes before it, and lose it"
@@ -157,7 +158,7 @@ def _island_that_asked(*words: str, turns: int = 1) -> tuple[Island, SyncAnswer]
 
 def test_who_has_nothing_is_answered_with_the_state_that_was_stored() -> None:
     island, answer = _island_that_asked("written elsewhere")
-    island.do(island.edge.sync_answered(answer, island.now, look(answer, blank=True)))
+    island.do(island.edge.sync_answered(answer, island.now, look(answer, True, Into())))
     island.commit()
     again = Island("a", 2, store=island.store)
 

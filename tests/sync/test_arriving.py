@@ -14,6 +14,7 @@ from sync.change import Beacon, Change, Context, Merged
 from sync.document import Document
 from sync.folding import fold_log
 from sync.ids import ConnId, Dot, DotSet, Origin, Version
+from sync.splits import Into
 from sync.step import Look, Send, TakeOn
 from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Island, Log
 
@@ -24,7 +25,6 @@ WORDS = [f"{number} " for number in range(20)]
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is large is small here."""
     monkeypatch.setattr("sync.limits.LARGE_FRAME_BYTES", 100)
-    monkeypatch.setattr("sync.arriving.LARGE_FRAME_BYTES", 100)
     monkeypatch.setattr("sync.limits.SLICE_BYTES", 100)
     monkeypatch.setattr("sync.slices.SLICE_STRUCTS", 2)
 
@@ -98,7 +98,7 @@ def test_a_large_broadcast_is_looked_at_elsewhere_and_taken_a_piece_a_turn(monke
     monkeypatch.setattr(Document, "apply_mended", apply)
 
     island.do(island.edge.merged(large, 0))
-    assert island.waiting == [Look(PLAN, 1, large.update)]
+    assert island.waiting == [Look(PLAN, 1, large.update, island.edge.into(PLAN))]
     assert (checked, applied) == ([], []), "nothing of it is read here"
     versions, at_once = [], []
     while island.waiting:
@@ -297,7 +297,7 @@ def test_who_changed_it_and_how_far_it_came_is_told_behind_the_last_piece() -> N
     step = island.edge.merged(chair.said[0], 0)
     for effect in step.now:
         assert isinstance(effect, Look)
-        step = island.edge.looked(PLAN, effect.number, look_at(effect.update), 0)
+        step = island.edge.looked(PLAN, effect.number, look_at(effect.update, effect.into), 0)
     while step.now:
         to_her = [effect.frame for effect in step.now if isinstance(effect, Send) and 2 in effect.conns]
         kinds += [type(extension.decode(each)).__name__ for each in to_her]
@@ -340,7 +340,7 @@ def test_what_an_edge_reads_from_the_log_itself_is_taken_in_pieces_too() -> None
 
 
 def test_looking_says_why_an_update_cannot_be() -> None:
-    assert "ends too early" in str(look_at(b"\1\2\3"))
+    assert "ends too early" in str(look_at(b"\1\2\3", Into()))
 
 
 def test_what_the_first_pieces_delete_unsaid_is_passed_on_where_the_last_ones_say_it() -> None:
@@ -380,7 +380,7 @@ def test_what_the_first_pieces_of_a_client_delete_unsaid_is_shipped_where_its_la
     for word in WORDS:
         text.insert(0, word)
     island.commit()
-    found = look_at(crdt.get_update(before))
+    found = look_at(crdt.get_update(before), Into())
     assert not isinstance(found, str)
 
     island.edge.pieces_come(ConnId(1))

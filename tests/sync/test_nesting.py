@@ -22,6 +22,7 @@ from sync.nesting import Places, named_at_most
 from sync.ports import StoredDocument
 from sync.replica import Replica, Verdict
 from sync.roots import find_roots
+from sync.splits import Into
 from sync.validate import check_update
 from tests.sync.children import in_child, nested
 from tests.sync.forged import forged
@@ -297,7 +298,7 @@ def test_a_document_without_nested_types_pays_nothing_for_it() -> None:
 def test_a_document_made_of_an_answer_comes_with_where_everything_stands_or_is_refused() -> None:
     deepest, deeper = (nested(NESTING_MAX + more) for more in (1, 2))
 
-    found = look(_answer_of(deepest), blank=True)
+    found = look(_answer_of(deepest), True, Into())
     assert found is not None
     assert found.nesting is not None
     assert found.nesting.places is not None
@@ -306,7 +307,7 @@ def test_a_document_made_of_an_answer_comes_with_where_everything_stands_or_is_r
     assert replica.adopt(found.document, deepest, found.shape, found.nesting)
     with pytest.raises(InvalidUpdate, match="nested deeper"):
         take(replica, level(0, client=5, within=NESTING_MAX))
-    refused = look(_answer_of(deeper), blank=True)
+    refused = look(_answer_of(deeper), True, Into())
     assert refused is not None
     assert refused.document is None, "pycrdt has not seen it"
 
