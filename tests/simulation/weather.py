@@ -48,7 +48,17 @@ SMALL_LIMITS = {
 }
 """Limits that a small world would never reach: some of them are this small in each."""
 
-LARGE_LIMITS = {"LARGE_FRAME_BYTES": 12, "SLICE_BYTES": 24, "SLICE_RANGES": 1, "SLICE_STRUCTS": 2, "LINE_COUNT_MAX": 5}
+LARGE_LIMITS = {
+    "LARGE_FRAME_BYTES": 12,
+    "LINE_COUNT_MAX": 5,
+    "SLICE_BYTES": 24,
+    "SLICE_RANGES": 1,
+    "SLICE_STRUCTS": 2,
+    "SPLIT_BYTES": 150,
+    "SPLIT_DOCUMENT_BYTES": 60,
+    "SPLIT_FRAME_BYTES": 8,
+    "SPLIT_UNITS": 2,
+}
 """In every third world nearly every broadcast is too large for one turn of an edge's loop."""
 
 
