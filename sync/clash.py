@@ -2,7 +2,7 @@
 
 Room: bytes in, a verdict out. A program that was cloned, a profile restored from a backup, or somebody who pretends,
 goes on counting where another one has gone on too: the same clocks, other content. Yrs and Yjs take the first and pass
-over the second, and are unequal for ever with equal state vectors (FACTS.md 1.6).
+over the second, and are unequal for ever with equal state vectors (facts 1.6).
 
 What is rightly sent again (another tab, a sync step 2, a repeat) has the same content under the same clocks, cut into
 other pieces perhaps. So single clocks are compared, the last ones that both have: two writers who began at one clock

@@ -35,7 +35,7 @@ CLIENT_BYTES_BURST: Final = 128 * 1024 * 1024
 FLOOD_MS_MAX: Final = 120_000  # slowed down without a break for so long, it is no burst: closed, "retry after"
 FLOOD_RETRY_S: Final = 30  # what is said then
 
-# --- updates (FACTS.md 1.7) ------------------------------------------------------------------------------------------
+# --- updates (facts 1.7) ------------------------------------------------------------------------------------------
 UPDATE_BYTES_MAX: Final = 64 * 1024 * 1024  # a whole state of a 10-million-character document fits
 EDGE_FRAME_BYTES_MAX: Final = UPDATE_BYTES_MAX + 4096  # from an edge: a document's whole state comes in one frame
 UPDATE_STRUCTS_MAX: Final = 4_000_000  # one struct costs pycrdt about 100 bytes of memory
@@ -137,5 +137,5 @@ LOAD_MS_MAX: Final = 20_000  # reading snapshot and log of a document: then try 
 
 # --- NATS ------------------------------------------------------------------------------------------------------------
 DOTS_HEADER_BYTES_MAX: Final = 2 * 1024  # longer dot sets travel in the payload: JetStream refuses headers over 64 kB
-MESSAGE_HEADROOM_BYTES: Final = 16 * 1024  # headers count towards max_payload; nats-py dies just below it (FACTS 2.5)
+MESSAGE_HEADROOM_BYTES: Final = 16 * 1024  # headers count towards max_payload; nats-py dies just below it (facts 2.5)
 SYNC_ANSWER_BYTES_MAX: Final = 512 * 1024 * 1024  # all parts of one answer together
