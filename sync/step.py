@@ -40,11 +40,13 @@ __all__ = [
     "Look",
     "LookAtLog",
     "MarkShipped",
+    "Pause",
     "PresenceOut",
     "Publish",
     "ReadOutbox",
     "Reject",
     "Report",
+    "Resume",
     "Send",
     "SendBeacon",
     "SetAside",
@@ -132,6 +134,18 @@ class Close:
     conn: ConnId
     code: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What this connection sends would only wait: it is not read until Resume names it, or it is closed."""
+
+    conn: ConnId
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    conns: tuple[ConnId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +337,8 @@ class Emit:
 EdgeEffect = (
     Send
     | Close
+    | Pause
+    | Resume
     | Load
     | LoadLogged
     | Publish
