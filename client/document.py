@@ -152,7 +152,7 @@ class OpenDocument:
 
     @property
     def client_id(self) -> int:
-        """Of the CRDT: new at every opening, so that a copied store is safe (FACTS.md 1.6)."""
+        """Of the CRDT: new at every opening, so that a copied store is safe (facts 1.6)."""
         return self.crdt.client_id
 
     @property
@@ -178,7 +178,7 @@ class OpenDocument:
 
         Gives the pycrdt document; a root that is not there is made on first use: a Text by `crdt["body"]`, others by
         `crdt.get("rows", type=Array)`. Do not await within the block: nothing else of this document goes on meanwhile.
-        Where the block raises, what ran before it is kept and stored as well (FACTS.md 1.9), and the error goes on.
+        Where the block raises, what ran before it is kept and stored as well (facts 1.9), and the error goes on.
         Raises ReadOnly; LimitReached, StoreError, DocumentBroken: then the whole edit is undone, and `crdt` is another.
         """
         context = self._context(correlation, causation, actor)
@@ -388,7 +388,7 @@ class OpenDocument:
         shape = check_update(update)
         own = self.client_id
         if any(client == own and end > self.replica.clocks.get(own, 0) for client, _, end in shape.brings):
-            self._rebuild()  # somebody writes under our client id: take another one (FACTS.md 1.6)
+            self._rebuild()  # somebody writes under our client id: take another one (facts 1.6)
         taken = self.replica.take(update, shape, self._host.now_ms())
         if not taken.updates:
             return

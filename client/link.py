@@ -201,7 +201,7 @@ class Link:
                 address,
                 additional_headers=await self._credentials(),
                 subprotocols=[Subprotocol(wire.SUBPROTOCOL)],
-                compression=None,  # updates are small, and it costs memory (FACTS.md 3.1)
+                compression=None,  # updates are small, and it costs memory (facts 3.1)
                 max_size=EDGE_FRAME_BYTES_MAX,
                 open_timeout=OPEN_S_MAX,
                 ping_interval=self._silence_s,

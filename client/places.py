@@ -5,7 +5,7 @@ key `theme` of the map `settings`; `/todo/0` is the first item of the array `tod
 
 A value that is put somewhere changes only what differs, down to single words of a text: what others edit at the same
 time stays. New values are plain JSON, not shared types: two who make the same nested type at once would lose one of
-them (FACTS.md 1.9), so what many edit together belongs into a root.
+them (facts 1.9), so what many edit together belongs into a root.
 """
 
 from __future__ import annotations

@@ -44,10 +44,12 @@ from sync.step import (
     Load,
     LoadLogged,
     Look,
+    Pause,
     PresenceOut,
     Publish,
     ReadOutbox,
     Report,
+    Resume,
     Send,
     SetAside,
     TakeOn,
@@ -91,6 +93,12 @@ class Connection(Protocol):
 
     def close(self, code: int, reason: str) -> None: ...
 
+    def pause(self) -> None:
+        """Read nothing more until `resume`: what comes would only wait here. Each is undone once."""
+        ...
+
+    def resume(self) -> None: ...
+
 
 def _refusal_of(captured: Captured) -> str:
     with loading(captured.doc):
@@ -128,6 +136,7 @@ class EdgeDaemon:
         self._warn_outbox_ms = 0
         self.bus = Bus(config.bus(config.name), self)
         self.connections: dict[ConnId, Connection] = {}
+        self._paused: dict[ConnId, Connection] = {}
         self.started_ms = wall_ms()
         self._next_conn = 0
         self._committer = ThreadPoolExecutor(1, "skerry-commit")
@@ -295,9 +304,16 @@ class EdgeDaemon:
 
     def closed(self, conn: ConnId) -> None:
         if self.connections.pop(conn, None) is not None:
+            self._resume(conn)
             self._large.closed(conn)
             self.readers.closed(conn)
             self._do(self.machine.closed(conn, now_ms()))
+
+    def _resume(self, conn: ConnId) -> None:
+        """Its socket may have other documents: these are read again also where this one is closed."""
+        paused = self._paused.pop(conn, None)
+        if paused is not None:
+            paused.resume()
 
     def slow(self, conn: ConnId) -> None:
         """Called while effects are performed: what of them is still to come for this connection counts as sent."""
@@ -355,8 +371,16 @@ class EdgeDaemon:
                     lambda: self._load(doc),
                     lambda stored: self._loaded(doc, stored),
                 )
+            case Pause(conn):
+                if conn in self.connections:
+                    self._paused[conn] = self.connections[conn]
+                    self.connections[conn].pause()
+            case Resume(conns):
+                for conn in conns:
+                    self._resume(conn)
             case Close(conn, code, reason):
                 self._large.closed(conn)
+                self._resume(conn)
                 closing = self.connections.pop(conn, None)
                 if closing is not None:
                     log.info("client_closed code=%d reason=%r", code, reason)

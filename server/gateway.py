@@ -77,6 +77,12 @@ class Client:
     def close(self, code: int, reason: str) -> None:
         self._socket.close(code, reason)
 
+    def pause(self) -> None:
+        self._socket.pause()
+
+    def resume(self) -> None:
+        self._socket.resume()
+
 
 class Channel:
     """One document on a connection of the extension (`server.edge.Connection`)."""
@@ -95,6 +101,13 @@ class Channel:
         """This document alone; the connection and its other documents stay."""
         self.send(extension.encode(extension.CloseChannel(code, reason)))
         self._open.pop(self._number, None)
+
+    def pause(self) -> None:
+        """The whole connection: the other documents wait with this one."""
+        self._client.pause()
+
+    def resume(self) -> None:
+        self._client.resume()
 
 
 class Gateway:

@@ -1,6 +1,6 @@
 """Leadership of shards: a key of a NATS bucket per shard, held by whoever writes it every few seconds.
 
-Room: who leads, not what leading means. A lease is not mutual exclusion (FACTS.md 2.4): two leaders at once are
+Room: who leads, not what leading means. A lease is not mutual exclusion (facts 2.4): two leaders at once are
 harmless by construction, and what is not is fenced with the revision that is handed out here.
 
 1. A key is written only over the revision that was read: one of two racing nodes loses, and knows it.

@@ -4,9 +4,9 @@ Room: when there is a session, and whether its log is intact. What travels over 
 
 1. `up` and `down` are told in turn, `up` with the session that holds until the next `down`.
 2. `intact` is true only where the log is the one this process knew, and the newest entry it knew of is still there.
-3. Being unreachable is a state, and so is a stream that its owner has to edit first. Only what no retry can mend
-   (streams that no edit brings into shape, credentials that are refused at the very first connection) becomes the
-   exception of `fatal`; it goes on trying all the same.
+3. Being unreachable is a state, and so is a stream that its owner has to edit first. Only what no retry can mend, at
+   the very first connection (streams that no edit brings into shape, credentials that are refused), becomes the
+   exception of `fatal`; it goes on trying all the same. A node that was linked once serves its clients whatever comes.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ log = logging.getLogger("skerry.bus")
 RETRY_S_MAX = 3.0  # the link has to work within 15 s after the server is back: an attempt takes up to 5 s
 ENTER_S_MAX = 10.0  # streams verified, witness looked up
 LOOK_S = 5.0  # how soon a log that was replaced under a living connection is noticed, at the latest
+SHAPE_LOOKS = 3  # every so many of these: has somebody edited a stream
 SERVER_VERSION_MIN = (2, 11)  # batched direct get
 
 Witness = tuple[Version, DocId, Dot]
@@ -186,8 +187,8 @@ class LinkKeeper:
             except (BusError, TimeoutError) as error:
                 if isinstance(error, StreamDiffers):
                     self._say_differs((str(error),))
-                for_good = isinstance(error, StreamDiffers) and not error.waits
-                if for_good or (isinstance(error, BusRefused) and not self._was_up):
+                for_good = isinstance(error, BusRefused) or (isinstance(error, StreamDiffers) and not error.waits)
+                if for_good and not self._was_up:
                     self._fail(error)
                 why = str(error) or "the server does not answer in time"
                 self._down(why)
@@ -222,13 +223,13 @@ class LinkKeeper:
         witness = (
             self._witness
         )  # before the state is read: it moves on while edits are shipped, and would be ahead of it
-        quick = self._was_up and not self.stores_in_all
+        quick = self._was_up and not self.stores_in_all and not self.differs
         state = await read_log_state(link, self._layout) if quick else None
         if state is None or state.epoch != self._epoch_known:  # else it is the log whose streams this process has seen
             state = await self._ensure(link)
         return await self._judge(link, state, witness)
 
-    async def _ensure(self, link: NatsLink, *, looks_only: bool = False) -> LogState:
+    async def _ensure(self, link: NatsLink) -> LogState:
         config = self._config
         state = await ensure_streams(
             link,
@@ -236,7 +237,7 @@ class LinkKeeper:
             shards=config.shards,
             replicas=config.replicas,
             development=config.development,
-            looks_only=looks_only or config.looks_only,
+            looks_only=config.looks_only,
         )
         self._say_differs(state.differs)
         return state
@@ -304,8 +305,13 @@ class LinkKeeper:
         self._tell_down(reason)
 
     async def _stay(self, link: NatsLink) -> str:
-        """Until the link ends: look every few seconds, or when something looks wrong, whether the log is the same."""
+        """Until the link ends: look every few seconds, or when something looks wrong, whether the log is the same.
+
+        Raises StreamDiffers where somebody has edited a stream so that this node must not go on.
+        """
+        looks = 0
         while True:
+            looks += 1
             self._look_now.clear()
             look = asyncio.ensure_future(self._look_now.wait())
             try:
@@ -321,9 +327,10 @@ class LinkKeeper:
                         state, intact = await self._enter(link)
                     self._down("the log was made anew")
                     self._up(link, state, intact)
-                elif self.differs:  # until it is mended
-                    async with asyncio.timeout(ENTER_S_MAX):
-                        await self._ensure(link, looks_only=True)
+                elif self.differs or looks % SHAPE_LOOKS == 0:
+                    with contextlib.suppress(BusRefused):  # an edge may not make each stream that is gone
+                        async with asyncio.timeout(ENTER_S_MAX):
+                            await self._ensure(link)
             except (BusUnreachable, TimeoutError) as error:  # the heartbeat decides whether the link is dead
                 log.info("bus_look detail=%r", str(error))
                 await asyncio.sleep(0.2)

@@ -40,7 +40,7 @@ Current = Callable[[], Session]
 """The session of now. Raises BusUnreachable while the link is down."""
 
 ACK_WAIT_S = 30
-ACK_PENDING_MAX = 20_000  # reached, the server delivers nothing more until something is acknowledged (FACTS.md 2.3)
+ACK_PENDING_MAX = 20_000  # reached, the server delivers nothing more until something is acknowledged (facts 2.3)
 PULL_S = 5  # one pull stays open so long; the next one follows
 PULL_GRACE_S = 2.0  # the server's word that a pull has ended was lost: ask anew
 MADE_DIFFERENTLY = (10013, 10012, 10148, 10149)  # JetStream's ways to say that a consumer exists in another shape
@@ -294,7 +294,7 @@ class LogConsumer:
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * SECOND_NS,
             "max_ack_pending": ACK_PENDING_MAX,
-            "max_deliver": -1,  # a limit makes a message leave silently (FACTS.md 2.3)
+            "max_deliver": -1,  # a limit makes a message leave silently (facts 2.3)
             "replay_policy": "instant",
             "num_replicas": 0,
         }

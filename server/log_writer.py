@@ -4,7 +4,7 @@ Room: what a PubAck means and what it does not. The link is handed in and taken 
 here but while they are under way: the outbox on disk is the queue.
 
 1. Every change is answered exactly once, by a version or an error, and never from within `publish`.
-2. An acknowledged version was seen in the log under the current epoch: a duplicate is looked up (FACTS.md 2.2), and
+2. An acknowledged version was seen in the log under the current epoch: a duplicate is looked up (facts 2.2), and
    sequences that do not ascend mean that the log was replaced under a living connection.
 3. Changes of one document leave in the order in which they came, large ones included.
 """

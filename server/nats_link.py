@@ -1,6 +1,6 @@
 """One connection to NATS, from its opening to its end; `server.bus` makes a new one when it has ended.
 
-Room: a nats-py client and all that is wrong with it as part of a daemon (FACTS.md 2.5). No streams, no documents.
+Room: a nats-py client and all that is wrong with it as part of a daemon (facts 2.5). No streams, no documents.
 nats-py connects, proves who we are, reads and parses; a message goes from its parser to our handler, and what we send
 is spelt by its own commands and written here, without the queues and tasks that it has for each subscription and for
 sending (docs/decisions.md, row 60).
@@ -215,7 +215,7 @@ class NatsLink:
         self._idle.set()
         stream = self._stream()
         if stream is not None:
-            # nats-py's close() writes what is pending and waits for it: behind a black hole, for ever (FACTS.md 2.5).
+            # nats-py's close() writes what is pending and waits for it: behind a black hole, for ever (facts 2.5).
             stream.transport.abort()
         _ABORTED.add(task := asyncio.get_running_loop().create_task(_dispose(self._client)))
         task.add_done_callback(_ABORTED.discard)

@@ -32,9 +32,19 @@ class Reading:
     outbox_count: int
 
 
+class _Reader:
+    """A connection that sends nothing (`Connection`)."""
+
+    __slots__ = ()
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A reader's connection: it hears only that its token was reached (`Connection`)."""
+class _Waiting(_Reader):
+    """It hears only that its token was reached."""
 
     reached: asyncio.Future[extension.Reached]
 
@@ -49,8 +59,8 @@ class _Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class _Opening:
-    """A reader's connection: it hears only that the document is ready (`Connection`)."""
+class _Opening(_Reader):
+    """It hears only that the document is ready."""
 
     ready: asyncio.Future[None]
 

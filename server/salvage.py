@@ -4,7 +4,7 @@ Room: files beside the store, and SQLite read past its damage. What is carried o
 outside: SQLite has no checksums, and a row that reads is not yet a row that was written.
 
 1. The damaged file is never written to, and stays under its new name until somebody removes it.
-2. A document is carried over whole or not at all: pycrdt loses what comes before what it depends on (FACTS.md 1.1).
+2. A document is carried over whole or not at all: pycrdt loses what comes before what it depends on (facts 1.1).
    Unsent changes are carried over one by one, whatever became of their document: the leader puts them together.
 3. Nothing of what a carried document claims to have seen is believed: it is compared with the leader as after the loss
    of a log, and asks for what it lacks.

@@ -3,7 +3,7 @@
 Room: JetStream's reading interfaces and NATS' object format. Who asks, and when the link is up, is `server.bus`.
 
 Messages are read by batches of direct gets: one request, a thousand messages. A follower may answer them and may be
-behind (FACTS.md 2.6): where a reader must not miss the newest, the stream's leader is asked for what comes after.
+behind (facts 2.6): where a reader must not miss the newest, the stream's leader is asked for what comes after.
 """
 
 from __future__ import annotations

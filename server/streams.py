@@ -61,7 +61,7 @@ class ApiError(BusError):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Names of everything in one namespace (DESIGN.md section 4). Raises ConfigError for a namespace that cannot be."""
+    """Names of everything in one namespace. Raises ConfigError for a namespace that cannot be."""
 
     namespace: str
 
@@ -205,7 +205,7 @@ async def raise_epoch(nats: Requester, layout: Layout) -> int:
 async def message_headers(nats: Requester, stream: str, seq: int) -> tuple[str, dict[str, str]] | None:
     """(subject, headers) of the message at `seq`, read from the stream's leader; None where there is none.
 
-    Not a direct get: a follower may answer that, and it may be behind (FACTS.md 2.6). What is asked here is whether a
+    Not a direct get: a follower may answer that, and it may be behind (facts 2.6). What is asked here is whether a
     message was lost, and a follower's lag would look like it.
     """
     found = await leader_get(nats, stream, {"seq": seq})
@@ -284,7 +284,7 @@ def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> di
             "allow_rollup_hdrs": True,
         },
         "leaders": {  # what NATS' own tools make of `nats kv add --ttl 10s`. The age is the bucket's: a key's own would
-            # be dropped by the first renewal and leave a marker that blocks the next owner (FACTS.md 2.4)
+            # be dropped by the first renewal and leave a marker that blocks the next owner (facts 2.4)
             **common,
             **unbounded,
             "name": f"KV_{layout.leaders}",

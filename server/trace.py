@@ -8,7 +8,7 @@ code points; where `kind` is "concurrent", also `numAgents` and in each transact
 of earlier transactions).
 
 Client ids are the authors' numbers plus 1: where two insert at one place the smaller id comes first, and `endContent`
-of a concurrent trace is what ascending ids give. Fixed ids are safe in a fresh document only (FACTS.md 1.6).
+of a concurrent trace is what ascending ids give. Fixed ids are safe in a fresh document only (facts 1.6).
 """
 
 from __future__ import annotations

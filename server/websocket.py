@@ -103,6 +103,9 @@ class Socket(asyncio.BufferedProtocol):
         self._parts: list[BytesLike] = []
         self._heard_s = self._loop.time()
         self._allowance = Allowance(rates, self._heard_s)
+        self._resting = False
+        self._pauses = 0
+        """Of its documents, which read nothing now."""
         self._count = counter_of(self._loop)
         self._messages = 0
         """Taken in this turn."""
@@ -164,11 +167,26 @@ class Socket(asyncio.BufferedProtocol):
         if self._allowance.floods(self._heard_s):
             self.close(CLOSE_LIMIT, f"too much for too long; retry after {FLOOD_RETRY_S} s")
         elif not self.transport.is_closing():
+            self._resting = True
             self.transport.pause_reading()
             self._loop.call_later(seconds, self._read_on)
 
     def _read_on(self) -> None:
+        self._resting = False
+        self._read_if_wanted()
+
+    def pause(self) -> None:
+        """Read nothing more until each pause was undone by a `resume`."""
+        self._pauses += 1
         if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        self._pauses -= 1
+        self._read_if_wanted()
+
+    def _read_if_wanted(self) -> None:
+        if not (self._pauses or self._resting or self.transport.is_closing()):
             self.transport.resume_reading()
 
     def _take_short(self, count: int) -> int:

@@ -2,7 +2,7 @@
 
 Room: bytes in, a verdict out. A program that was cloned, a profile restored from a backup, or somebody who pretends,
 goes on counting where another one has gone on too: the same clocks, other content. Yrs and Yjs take the first and pass
-over the second, and are unequal for ever with equal state vectors (FACTS.md 1.6).
+over the second, and are unequal for ever with equal state vectors (facts 1.6).
 
 What is rightly sent again (another tab, a sync step 2, a repeat) has the same content under the same clocks, cut into
 other pieces perhaps. So single clocks are compared, the last ones that both have: two writers who began at one clock
@@ -13,7 +13,7 @@ halves of characters, and all that lies further back than COMPARED_CLOCKS.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from .errors import ClientIdClash
@@ -83,10 +83,10 @@ def _units(b: bytes, window: Window) -> tuple[dict[tuple[int, int], _Unit], dict
         for _ in range(count):
             ref, left, right, start, i, length = _piece(b, i)
             if ref and clock < end and first < clock + length:
-                for at, unit in enumerate(_split(b, start, i, ref, length)):
-                    here = clock + at
-                    if unit is not None and first <= here < end:
-                        units[client, here] = (unit, left if at == 0 else (client, here - 1), right)
+                begin = max(first - clock, 0)
+                for at, unit in enumerate(_split(b, start, i, ref, begin, min(end - clock, length)), begin):
+                    if unit is not None:
+                        units[client, clock + at] = (unit, left if at == 0 else (client, clock + at - 1), right)
             clock += length
         ends[client] = clock
     return units, ends
@@ -121,26 +121,30 @@ def _utf16(b: bytes, i: int, end: int) -> bytes:
     return b[_uint(b, i, len(b))[1] : end].decode("utf-8").encode("utf-16-le")
 
 
-def _split(b: bytes, start: int, end: int, ref: int, length: int) -> list[_Unit | None]:
-    """One value per clock; None for what is not compared."""
+def _split(b: bytes, start: int, end: int, ref: int, first: int, following: int) -> Sequence[_Unit | None]:
+    """One value for each of these clocks of a struct, its first being 0; None for what is not compared.
+
+    Only for these: the length of what is deleted is a number that anybody may write, and a text may have megabytes.
+    """
     if ref == 4:
-        units = struct.unpack(f"<{length}H", _utf16(b, start, end))
+        units = struct.unpack(f"<{following - first}H", _utf16(b, start, end)[2 * first : 2 * following])
         return [None if unit == 0xFFFD or 0xD800 <= unit < 0xE000 else (4, unit) for unit in units]
     if ref == 8:
         _, i = _uint(b, start, len(b))
+        i, _ = _any(b, i, first, UPDATE_VALUES_MAX)
         values: list[_Unit | None] = []
-        for _ in range(length):
+        for _ in range(following - first):
             after, _ = _any(b, i, 1, UPDATE_VALUES_MAX)
             values.append((8, _value(b, i, after)))
             i = after
         return values
     if ref == 1:
-        return [None] * length
+        return ()
     if ref in (3, 7):
         return [(ref, b[start:end])]
     if ref == 6:
         return [(6, b[start : _skip_bytes(b, start)])]
-    return [(ref,)] * length
+    return [(ref,)]
 
 
 def _value(b: bytes, i: int, end: int) -> object:

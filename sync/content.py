@@ -237,7 +237,7 @@ class Content:
         return Captured(self.doc, self._read(Document.state), self._read(Document.snapshot))
 
     def verified_state(self) -> bytes:
-        """The whole state, after a fresh document has loaded it and has the same digest (DESIGN.md section 4).
+        """The whole state, after a fresh document has loaded it and has the same digest.
 
         Raises DocumentBroken where it does not, and InvalidUpdate: nothing may be replaced by it.
         """

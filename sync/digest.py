@@ -1,4 +1,4 @@
-"""Clocks and deletions as pycrdt writes them, and the digest by which replicas are compared (law 6, FACTS.md 1.5).
+"""Clocks and deletions as pycrdt writes them, and the digest by which replicas are compared (law 6, facts 1.5).
 
 Room: bytes and numbers, no pycrdt. An ordinary document that is edited much has 150,000 deleted ranges, and all of them
 are looked at for each digest: what is read and written here in place is what `sync.lib0` does with a call a number.

@@ -1,7 +1,7 @@
 """The only file that imports pycrdt: apply, merge, diff, digest, snapshot; text positions in code points.
 
 Room: one CRDT and nothing about who sent what. Callers hand in bytes that `sync.validate` has passed and the gate
-(`sync.replica`) has judged: pycrdt loses operations that come early (FACTS.md 1.1) and dies of hostile bytes (1.7).
+(`sync.replica`) has judged: pycrdt loses operations that come early (facts 1.1) and dies of hostile bytes (1.7).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Document:
     __slots__ = ("_listeners", "_seams", "applied_bytes", "crdt")
 
     def __init__(self, state: bytes | None = None, client_id: int | None = None) -> None:
-        """`client_id`: only to repeat a history exactly. Used twice, it diverges for ever (FACTS.md 1.6)."""
+        """`client_id`: only to repeat a history exactly. Used twice, it diverges for ever (facts 1.6)."""
         self.crdt = Crdt(client_id=client_id)
         """Another one, of the same client id, after somebody has cut a character in half (`sync.seams`)."""
         self._listeners: list[_Listener] = []
@@ -221,7 +221,7 @@ class Document:
     def edit(self) -> Iterator[list[bytes]]:
         """One transaction: the list holds its update when the block has ended, and nothing where nothing changed.
 
-        Also where the block raises: what ran before stays done (FACTS.md 1.9). Within a transaction there is no other.
+        Also where the block raises: what ran before stays done (facts 1.9). Within a transaction there is no other.
         """
         made: list[bytes] = []
         try:
@@ -239,7 +239,7 @@ class Document:
     def told(self, callback: Callable[[pycrdt.TransactionEvent], None]) -> Iterator[None]:
         """While the block runs, every transaction's event goes to `callback`, within the transaction.
 
-        Not for longer: a document dropped with a live subscription leaks (FACTS.md 1.9).
+        Not for longer: a document dropped with a live subscription leaks (facts 1.9).
         """
         listener = _Listener(callback, self.crdt)
         self._listeners.append(listener)
@@ -254,7 +254,7 @@ class Document:
 
         Kinds: text (plain), map, array, xml (a string, attributes sorted); with the value null, unknown where all was
         deleted, since Yjs stores no kinds, and unreadable where kinds are mixed up. Bytes are lists of numbers;
-        integral floats are integers (FACTS.md 1.9). Raises LimitReached where it nests too deeply to be read.
+        integral floats are integers (facts 1.9). Raises LimitReached where it nests too deeply to be read.
         """
         state = self.state()
         roots = find_roots(state)
@@ -364,7 +364,7 @@ def merge(updates: Sequence[bytes]) -> bytes:
 def merge_mended(updates: Sequence[bytes]) -> bytes:
     """`merge` of updates none of which begins within a character of another.
 
-    A tree, since pycrdt's merge is worse than linear (FACTS.md 1.10). Where pycrdt panics over one level's sorting, two
+    A tree, since pycrdt's merge is worse than linear (facts 1.10). Where pycrdt panics over one level's sorting, two
     at a time. Raises DocumentBroken.
     """
     if len(updates) == 1:
@@ -415,14 +415,14 @@ def splice(text: pycrdt.Text, content: str, position: int, deleted: int, inserte
 
 
 def byte_offset(text: str, index: int) -> int:
-    """Code point index -> pycrdt's UTF-8 byte index (FACTS.md 1.8). Raises IndexError outside the text."""
+    """Code point index -> pycrdt's UTF-8 byte index (facts 1.8). Raises IndexError outside the text."""
     if not 0 <= index <= len(text):
         raise IndexError(f"text index {index}: the text has {len(text)} characters")
     return len(text[:index].encode("utf-8"))
 
 
 def _byte_span(text: pycrdt.Text, content: str, position: int, deleted: int) -> tuple[int, int]:
-    """pycrdt's (start, end) of a span of code points. It counts UTF-8 bytes, and an embed as one (FACTS.md 1.8)."""
+    """pycrdt's (start, end) of a span of code points. It counts UTF-8 bytes, and an embed as one (facts 1.8)."""
     ascii_only = content.isascii()
     byte_count = len(content) if ascii_only else len(content.encode("utf-8"))
     if len(text) == byte_count:  # no embeds

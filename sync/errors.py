@@ -141,7 +141,7 @@ class BusRefused(BusError):
 
 
 class StreamDiffers(BusError):
-    """A stream or bucket exists with another configuration than DESIGN.md asks for.
+    """A stream or bucket exists with another configuration than Skerry asks for.
 
     `waits`: its owner can edit it, and who needs it may wait for that.
     """

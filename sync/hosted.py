@@ -12,8 +12,9 @@ from typing import NamedTuple
 from .arriving import Line
 from .change import Change, Context, RepairAsk
 from .content import Captured
+from .errors import LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
-from .limits import COMPACT_BYTES, COMPACT_ROWS, LOOK_MS
+from .limits import COMPACT_BYTES, COMPACT_ROWS, LOADING_BYTES_MAX, LOADING_FRAMES_HELD, LOADING_FRAMES_MAX, LOOK_MS
 from .loading import document_of
 from .nesting import named_at_most, nesting_of
 from .ports import StoredDocument
@@ -102,10 +103,13 @@ class Hosted:
     conns: dict[ConnId, None] = field(default_factory=dict)
     queued: list[tuple[ConnId, bytes]] = field(default_factory=list)
     """Frames that wait for the replica."""
+    queued_bytes: int = 0
+    paused: set[ConnId] = field(default_factory=set)
+    """Who is not read until the replica is there."""
     answered: Answered | None = None
     """Until the document changes, or is looked at (LOOK_MS)."""
-    asked: list[tuple[ConnId, bytes]] = field(default_factory=list)
-    """(connection, state vector) of step 1s that wait for `ready`."""
+    asked: dict[ConnId, bytes] = field(default_factory=dict)
+    """The state vectors of step 1s that wait for `ready`: of each connection the newest."""
     pending: list[Pending] = field(default_factory=list)
     pending_bytes: int = 0
     writers: dict[ConnId, None] = field(default_factory=dict)
@@ -183,6 +187,28 @@ class Hosted:
             or self.tracking.waiters
             or (self.replica is not None and (self.replica.early or self.early_asked))
         )
+
+    def queue(self, conn: ConnId, frame: bytes) -> bool:
+        """The frame waits for the replica. True: its connection is to be paused. Raises LimitReached."""
+        count, size = len(self.queued) + 1, self.queued_bytes + len(frame)
+        for name, got, limit in (
+            ("loading_frames", count, LOADING_FRAMES_MAX),
+            ("loading_bytes", size, LOADING_BYTES_MAX),
+        ):
+            if got > limit:
+                raise LimitReached(name, got, limit, "connect again later")
+        self.queued.append((conn, frame))
+        self.queued_bytes = size
+        if count < LOADING_FRAMES_HELD or conn in self.paused:
+            return False
+        self.paused.add(conn)
+        return True
+
+    def unqueued(self) -> list[tuple[ConnId, bytes]]:
+        """What has waited for the replica."""
+        queued, self.queued, self.queued_bytes = self.queued, [], 0
+        self.paused.clear()
+        return queued
 
     def note_refused(self, taken: Taken) -> None:
         """Early updates whose turn came and that cannot be: who sent them is told with the next tick."""

@@ -33,7 +33,7 @@ DocId = NewType("DocId", str)
 """A checked document id (`parse_document_id`)."""
 
 Origin = NewType("Origin", int)
-"""53 random bits, new at every start of an edge process; never stored for reuse (DESIGN.md section 1)."""
+"""53 random bits, new at every start of an edge process; never stored for reuse."""
 
 ConnId = NewType("ConnId", int)
 """One websocket connection of this process."""

@@ -35,7 +35,7 @@ CLIENT_BYTES_BURST: Final = 128 * 1024 * 1024
 FLOOD_MS_MAX: Final = 120_000  # slowed down without a break for so long, it is no burst: closed, "retry after"
 FLOOD_RETRY_S: Final = 30  # what is said then
 
-# --- updates (FACTS.md 1.7) ------------------------------------------------------------------------------------------
+# --- updates (facts 1.7) ------------------------------------------------------------------------------------------
 UPDATE_BYTES_MAX: Final = 64 * 1024 * 1024  # a whole state of a 10-million-character document fits
 EDGE_FRAME_BYTES_MAX: Final = UPDATE_BYTES_MAX + 4096  # from an edge: a document's whole state comes in one frame
 UPDATE_STRUCTS_MAX: Final = 4_000_000  # one struct costs pycrdt about 100 bytes of memory
@@ -76,7 +76,9 @@ READER_KEPT_BYTES_MAX: Final = 1024 * 1024  # kept for one that is slow and cann
 READER_LOOK_BYTES_MAX: Final = 64 * 1024  # a larger update is not read to see what a slow reader missed: 10 ms
 READER_BYTES_MAX: Final = 32 * 1024 * 1024  # not read by one client, of single large differences; then it is closed
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024  # not yet flushed, per document
-LOADING_FRAMES_MAX: Final = 1_000  # held per document until it is loaded
+LOADING_FRAMES_MAX: Final = 10_000  # held per document until it is loaded: four clients' reads of nothing but typing
+LOADING_BYTES_MAX: Final = 64 * 1024 * 1024  # of them
+LOADING_FRAMES_HELD: Final = 100  # so many, and who sends one more is not read until it is loaded
 CONNECTIONS_MAX: Final = 10_000  # of one edge: 15 kB each, and as many files as a process is usually allowed at most
 DOCUMENT_CLIENTS_MAX: Final = 5_000  # connections on one document: each update is written to all of them
 DOCUMENT_BYTES_MAX: Final = 256 * 1024 * 1024  # of a document's state and rows: 40 million characters
@@ -141,5 +143,5 @@ LOAD_MS_MAX: Final = 20_000  # reading snapshot and log of a document: then try 
 
 # --- NATS ------------------------------------------------------------------------------------------------------------
 DOTS_HEADER_BYTES_MAX: Final = 2 * 1024  # longer dot sets travel in the payload: JetStream refuses headers over 64 kB
-MESSAGE_HEADROOM_BYTES: Final = 16 * 1024  # headers count towards max_payload; nats-py dies just below it (FACTS 2.5)
+MESSAGE_HEADROOM_BYTES: Final = 16 * 1024  # headers count towards max_payload; nats-py dies just below it (facts 2.5)
 SYNC_ANSWER_BYTES_MAX: Final = 512 * 1024 * 1024  # all parts of one answer together

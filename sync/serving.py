@@ -38,16 +38,7 @@ from .ids import ConnId, DocId, Dot, Origin
 from .ports import StoredDocument
 from .pressure import Pressure
 from .replica import Replica, Taken, Verdict
-from .step import (
-    Close,
-    Commit,
-    Follow,
-    Load,
-    PresenceOut,
-    Report,
-    Send,
-    Unfollow,
-)
+from .step import Close, Commit, Follow, Load, Pause, PresenceOut, Report, Resume, Send, Unfollow
 from .telling import Telling
 from .token import decode_token
 from .tracking import Waiter
@@ -159,16 +150,14 @@ class Serving(Telling):
             case wire.PermissionDenied() | wire.Authenticate():
                 pass  # a client has nothing to deny, and who it is was settled before; harmless
             case _ if host.replica is None:
-                if len(host.queued) >= limits.LOADING_FRAMES_MAX:
-                    count = len(host.queued) + 1
-                    raise LimitReached("loading_frames", count, limits.LOADING_FRAMES_MAX, "connect again later")
-                host.queued.append((conn, frame))
+                if host.queue(conn, frame):
+                    out.append(Pause(conn))
             case wire.SyncStep1(state_vector):
                 check_state_vector(state_vector)
                 if host.ready:
                     self._answer(host, conn, state_vector, out)
                 else:
-                    host.asked.append((conn, state_vector))
+                    host.asked[conn] = state_vector
             case (wire.Update() | wire.SyncStep2() | extension.Edit()) as writing if conn in self._read_only:
                 self._refuse_writing(host, conn, writing, out)
             case wire.SyncStep2(update):
@@ -354,6 +343,9 @@ class Serving(Telling):
         if host is None or not host.loading:
             return None
         host.loading = False
+        if host.paused:
+            out.append(Resume(tuple(host.paused)))
+        queued = host.unqueued()
         suspects, host.suspects = host.suspects, []
         try:
             host.replica = replica_of(doc, stored)
@@ -375,7 +367,6 @@ class Serving(Telling):
             host.ready_by_ms = now_ms + limits.FIRST_OPEN_MS_MAX
         else:
             self.become_ready(host, out)
-        queued, host.queued = host.queued, []
         for conn, frame in queued:
             if conn in host.conns:
                 self.received(conn, frame, now_ms, out)
@@ -389,8 +380,8 @@ class Serving(Telling):
         host.ready_by_ms = None
         if host.conns:
             self._greet(host, host.conns, out)
-        asked, host.asked = host.asked, []
-        for conn, state_vector in asked:
+        asked, host.asked = host.asked, {}
+        for conn, state_vector in asked.items():
             if conn in host.conns:
                 self._answer(host, conn, state_vector, out)
 

@@ -41,11 +41,13 @@ __all__ = [
     "Look",
     "LookAtLog",
     "MarkShipped",
+    "Pause",
     "PresenceOut",
     "Publish",
     "ReadOutbox",
     "Reject",
     "Report",
+    "Resume",
     "Send",
     "SendBeacon",
     "SetAside",
@@ -133,6 +135,18 @@ class Close:
     conn: ConnId
     code: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What this connection sends would only wait: it is not read until Resume names it, or it is closed."""
+
+    conn: ConnId
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    conns: tuple[ConnId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +339,8 @@ class Emit:
 EdgeEffect = (
     Send
     | Close
+    | Pause
+    | Resume
     | Load
     | LoadLogged
     | Publish

@@ -1,7 +1,7 @@
 """Is this a well-formed update, state vector, awareness message; and what does an update bring and need?
 
 Room: bytes in, a verdict out. Bounded, iterative, no pycrdt. Everything from outside passes here before Rust sees it
-(law 9, FACTS.md 1.7). Fast for the ordinary keystroke: one client, one struct.
+(law 9, facts 1.7). Fast for the ordinary keystroke: one client, one struct.
 
 Invariants
 

@@ -132,7 +132,7 @@ class Peer:
             case wire.Update(update):
                 if self.synced:
                     self._live(update)
-                else:  # it may depend on what the answer brings, and pycrdt loses what comes early (FACTS.md 1.1)
+                else:  # it may depend on what the answer brings, and pycrdt loses what comes early (facts 1.1)
                     self._before_answer.append(update)
             case wire.AwarenessUpdate(payload):
                 self.awareness.append(payload)

@@ -154,7 +154,7 @@ class Page:
                 case wire.Update(update):
                     if synced:
                         self._live(update)
-                    else:  # pycrdt loses what comes before what it depends on (FACTS.md 1.1)
+                    else:  # pycrdt loses what comes before what it depends on (facts 1.1)
                         early.append(update)
                 case _:
                     pass

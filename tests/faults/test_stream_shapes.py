@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.streams import Layout
+from server.streams import SHARDS_DEFAULT, Layout
 from tests.peer import Peer
 from tests.processes import Cluster, Json, record, run_cli, wait_for
 
@@ -46,10 +46,10 @@ def test_nodes_that_start_beside_a_limit_on_the_log_go_on_and_say_so(tmp_path: P
             assert f"streams_differ detail='{LOG}: max_bytes is 100000000, want -1'" in node.errors()
         shown = run_cli("status", "--nats", cluster.nats.url).stdout
         assert f"streams: {LOG}: max_bytes is 100000000, want -1; undo it with `nats stream edit`" in shown
-        nodes = {str(record(one)["name"]): record(one)["streams_differ"] for one in _list(_status(cluster)["nodes"])}
         told = [f"{LOG}: max_bytes is 100000000, want -1"]
-        assert nodes["a"] == told
-        assert nodes["b"] == [], "it runs since before"
+        wait_for(lambda: cluster["b"].status()["streams_differ"] == told, 30, "who runs since before has noticed too")
+        nodes = {str(record(one)["name"]): record(one)["streams_differ"] for one in _list(_status(cluster)["nodes"])}
+        assert (nodes["a"], nodes["b"]) == (told, told)
         cluster.nats.stream(LOG, max_bytes=-1)
         wait_for(lambda: cluster["a"].status()["streams_differ"] == [], 20, "undone, and noticed")
         assert _status(cluster)["streams_differ"] == []
@@ -104,6 +104,29 @@ def test_nodes_that_start_beside_a_log_that_would_forget_wait_and_serve_their_cl
             ben.wait_text("written meanwhile", 20)
         assert cluster["a"].running
         assert cluster.leader.running
+
+
+def test_nodes_that_run_notice_a_log_that_would_forget_and_wait(tmp_path: Path) -> None:
+    why = "what is acknowledged would go by its age"
+    with Cluster(tmp_path) as cluster:
+        _append(cluster, "a", "before ")
+        cluster.settle(DOC)
+        assert cluster.leader is not None
+        cluster.nats.stream(LOG, max_age=3_600_000_000_000, metadata={"skerry-shards": "0"})
+        for node in (cluster.leader, cluster["a"], cluster["b"]):
+            wait_for(lambda: why in node.errors(), 30, f"{node} says what is wrong")  # noqa: B023
+        for edge in "ab":
+            cluster[edge].wait_link("down")
+
+        _append(cluster, "a", "meanwhile")
+
+        assert cluster["a"].outbox_count() > 0, "nothing goes into such a log"
+        cluster.nats.stream(LOG, max_age=0, metadata={"skerry-shards": str(SHARDS_DEFAULT)})
+        cluster["a"].wait_link("up")
+        cluster.settle(DOC)
+        with Peer(cluster["b"], DOC) as ben:
+            ben.wait_text("before meanwhile", 20)
+        assert all(node.running for node in (cluster.leader, cluster["a"], cluster["b"]))
 
 
 def test_a_node_that_asks_for_another_number_of_shards_ends(tmp_path: Path) -> None:

@@ -403,6 +403,11 @@ def _jwts() -> list[bytes]:
     return [json.dumps(claims).encode(), jwt.encode(claims, _SECRET, "HS256", {"kid": "k"}).encode()]
 
 
+def _revoked(text: str) -> object:
+    with elsewhere():
+        return parse_revoked(io.StringIO(text))
+
+
 def _key_files() -> list[bytes]:
     return [json.dumps({"keys": [part]}).encode() for kind in ("HS256", "EdDSA") for part in make_key(kind, "k")]
 
@@ -479,7 +484,7 @@ DECODERS: tuple[Decoder, ...] = (
     Decoder(
         "revoked",
         _small_texts('{"jti": "1"}\n# x\n{"sub": "ada", "until": 5}'),
-        _text_of(lambda t: parse_revoked(io.StringIO(t))),
+        _text_of(_revoked),
         (ConfigError,),
     ),
     Decoder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -118,13 +119,13 @@ def test_expiry_ends_a_connection(tmp_path: Path, authority: Authority, monkeypa
     admission = Admission(config(tmp_path, auth_keys=authority.path))
     short, long = Live(admission, authority.token("first")), Live(admission, authority.token("first", seconds=3600))
 
-    admission.check()
+    asyncio.run(admission.check())
     assert short.code is None
 
     later = time.time() + 61
     monkeypatch.setattr("server.admission.time.time", lambda: later)
-    admission.check()
-    admission.check()
+    asyncio.run(admission.check())
+    asyncio.run(admission.check())
     assert [code for code, _ in short.closed] == [CLOSE_EXPIRED]
     assert long.code is None
 
@@ -136,7 +137,7 @@ def test_revoking_a_subject_ends_its_connections_and_a_new_token_opens_again(
     ada, ben = Live(admission, authority.token("first")), Live(admission, authority.token("first", "ben"))
 
     assert main(["revoke", "--data", str(tmp_path), "--sub", "ada"]) == 0
-    admission.check()
+    asyncio.run(admission.check())
 
     assert (ada.code, ben.code) == (CLOSE_REVOKED, None)
     with pytest.raises(TokenRefused, match="revoked"):
@@ -151,7 +152,7 @@ def test_revoking_one_token_leaves_the_others(tmp_path: Path, authority: Authori
     lost, kept = Live(admission, authority.token("first")), Live(admission, authority.token("first"))
 
     assert main(["revoke", "--data", str(tmp_path), "--jti", lost.admitted.grant.token_id]) == 0
-    admission.check()
+    asyncio.run(admission.check())
 
     assert (lost.code, kept.code) == (CLOSE_REVOKED, None)
 
@@ -161,7 +162,7 @@ def test_a_key_that_is_taken_away_takes_its_connections_along(tmp_path: Path, au
     first, second = Live(admission, authority.token("first")), Live(admission, authority.token("second"))
 
     authority.publish("second")
-    admission.check()
+    asyncio.run(admission.check())
 
     assert (first.code, second.code) == (CLOSE_REVOKED, None)
     with pytest.raises(TokenRefused, match="kid"):
@@ -176,13 +177,13 @@ def test_a_file_that_is_damaged_later_changes_nothing_and_is_named(
     live = Live(admission, authority.token("first"))
 
     authority.path.write_text('{"keys": [')
-    admission.check()
+    asyncio.run(admission.check())
 
     assert live.code is None
     assert "auth_files_unread" in caplog.text
     assert "keys.json" in caplog.text
     authority.publish("second")
-    admission.check()
+    asyncio.run(admission.check())
     assert live.code == CLOSE_REVOKED
 
 
@@ -192,7 +193,7 @@ def test_who_has_left_is_not_closed(tmp_path: Path, authority: Authority) -> Non
     admission.leave(live.admitted)
     authority.publish("second")
 
-    admission.check()
+    asyncio.run(admission.check())
 
     assert live.closed == []
 

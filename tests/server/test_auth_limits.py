@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 import time
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from server.watchdog import Watchdog
 from sync import extension, wire
 from sync.closing import CLOSE_LIMIT
 from sync.document import Document
-from sync.ids import parse_document_id
+from sync.ids import DocId, parse_document_id
+from sync.limits import LOADING_FRAMES_MAX
+from sync.ports import StoredDocument
 
 DEADLINE_S = 20.0
 
@@ -141,6 +144,64 @@ async def test_who_sends_too_much_is_slowed_down_and_loses_nothing(
                     break
                 await asyncio.sleep(0.05)
         await socket.ping()
+
+
+# --- while a document is loaded ---------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def a_load_that_waits(daemon: EdgeDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The store answers when the event is set."""
+    gate, load = threading.Event(), daemon.store.load
+
+    def waiting(doc: DocId) -> StoredDocument | None:
+        assert gate.wait(DEADLINE_S)
+        return load(doc)
+
+    monkeypatch.setattr(daemon.store, "load", waiting)
+    try:
+        yield gate
+    finally:
+        gate.set()
+
+
+async def test_who_sends_much_while_a_document_is_loaded_is_not_read_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, doc = Typist(), parse_document_id("d")
+    frames = [ada.type("x") for _ in range(LOADING_FRAMES_MAX)]
+    whole = {"text": {"kind": "text", "value": "x" * len(frames)}}
+    async with an_edge(tmp_path) as (address, daemon):
+        with a_load_that_waits(daemon, monkeypatch) as gate:
+            async with connect(f"ws://{address}/d", ping_interval=None) as socket:
+                for frame in frames:
+                    await socket.send(frame)
+                await until(lambda: daemon.machine.hosted[doc].paused, "it is not read")
+                assert len(daemon.machine.hosted[doc].queued) < LOADING_FRAMES_MAX / 2
+                gate.set()
+                async with asyncio.timeout(DEADLINE_S):
+                    while True:
+                        reading = await reads.read(daemon, doc, contents=True)
+                        if reading is not None and reading.contents == whole:
+                            break
+                        await asyncio.sleep(0.05)
+                assert socket.close_code is None
+
+
+async def test_a_document_that_ends_while_it_is_paused_leaves_the_others_of_its_connection_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.hosted.LOADING_FRAMES_MAX", 150)
+    ada, ben = Typist(), Typist()
+    async with an_edge(tmp_path) as (address, daemon):
+        with a_load_that_waits(daemon, monkeypatch) as gate:
+            async with connect(f"ws://{address}/", subprotocols=[Subprotocol(wire.SUBPROTOCOL)]) as socket:
+                for number, name in ((1, "full"), (2, "other")):
+                    opening = extension.Open(parse_document_id(name))
+                    await socket.send(extension.on_channel(number, extension.encode(opening)))
+                await asyncio.gather(*(socket.send(extension.on_channel(1, ada.type("x"))) for _ in range(200)))
+                await until(lambda: len(daemon.connections) == 1, "one document is closed")
+                await socket.send(extension.on_channel(2, ben.type("y")))
+                await until(lambda: daemon.machine.hosted[parse_document_id("other")].queued, "the other is read")
+                gate.set()
 
 
 async def test_who_floods_on_is_closed_and_told_when_to_come_back(

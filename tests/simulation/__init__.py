@@ -1,1 +1,1 @@
-"""A world from one seed: real machines and codecs; simulated clock, disks, log, bus and people (DESIGN.md, 7)."""
+"""A world from one seed: real machines and codecs; simulated clock, disks, log, bus and people."""

@@ -1,7 +1,7 @@
 """The calibration: the same people and the same network, on pycrdt with and without a gate; no edge, no leader.
 
 Room: does this simulator see what it was built for? On bare pycrdt, updates applied as they come, it must find lost
-operations (FACTS.md 1.1); behind the gate it must find none.
+operations (facts 1.1); behind the gate it must find none.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def merged(updates: Iterable[bytes]) -> bytes:
 
 
 def fold_of(updates: Iterable[bytes]) -> Doc:
-    """A fresh document with all of it, merged first: right whatever the order (FACTS.md 1.2)."""
+    """A fresh document with all of it, merged first: right whatever the order (facts 1.2)."""
     doc: Doc = pycrdt.Doc()
     doc.apply_update(merged(updates))
     return doc
@@ -116,7 +116,7 @@ def view(doc: Doc) -> tuple[str, str, str, str]:
 
 
 def _plain(value: object) -> str:
-    """With keys sorted: the order of a Map's keys is not canonical (FACTS.md 1.5)."""
+    """With keys sorted: the order of a Map's keys is not canonical (facts 1.5)."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {_plain(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list):

@@ -232,7 +232,7 @@ class Editor:
         if self.world.rng.random() < 0.5:
             self.aware()
         if self.world.rng.random() < 0.3:
-            self.edit()  # before the handshake is over, as stock clients do (FACTS.md 3.2)
+            self.edit()  # before the handshake is over, as stock clients do (facts 3.2)
 
     def aware(self) -> None:
         """Tell a cursor."""

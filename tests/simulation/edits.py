@@ -1,6 +1,6 @@
 """What people do to a document: texts, maps, arrays, XML, deletions and nested types, mixed in one document.
 
-Room: one random edit of a `pycrdt.Doc`. Upstream's fuzzers use one type at a time and miss FACTS.md 1.1.
+Room: one random edit of a `pycrdt.Doc`. Upstream's fuzzers use one type at a time and miss facts 1.1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _text(rng: Random, doc: Doc) -> None:
 
 
 def edit_text(rng: Random, text: pycrdt.Text) -> None:
-    """Positions are UTF-8 bytes (FACTS.md 1.8): a code point is chosen, and never split."""
+    """Positions are UTF-8 bytes (facts 1.8): a code point is chosen, and never split."""
     now = str(text)
     dice = rng.random()
     if now and dice < 0.25:

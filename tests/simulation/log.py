@@ -1,7 +1,7 @@
 """The log as JetStream keeps it: sequences, duplicate window, durable consumers, snapshots; and how it is lost.
 
 Room: headers and bytes, as a server has them; the nodes' codecs read and write them. What it does wrong, it does as
-FACTS.md 2 has it: old duplicates land twice, redelivery breaks order, a known id may be acknowledged as a duplicate of
+facts 2.2 and 2.3: old duplicates land twice, redelivery breaks order, a known id may be acknowledged as a duplicate of
 a message that is gone, and a restored server has forgotten its tail.
 """
 

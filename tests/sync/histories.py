@@ -121,7 +121,7 @@ def _edit(rng: random.Random, doc: Doc[Any]) -> None:
 def _edit_text(rng: random.Random, text: Text) -> None:
     content = str(text)
     at, until = sorted((rng.randint(0, len(content)), rng.randint(0, len(content))))
-    start, end = (len(content[:index].encode()) for index in (at, until))  # pycrdt counts bytes (FACTS.md 1.8)
+    start, end = (len(content[:index].encode()) for index in (at, until))  # pycrdt counts bytes (facts 1.8)
     kind = rng.random()
     if kind < 0.3 and start < end:
         del text[start:end]

@@ -61,7 +61,7 @@ def _any(value: bytes) -> bytes:
 
 
 UPDATES: Final[tuple[Hostile, ...]] = (
-    # What fuzzing of pycrdt 0.14.13 has found (FACTS.md 1.7).
+    # What fuzzing of pycrdt 0.14.13 has found (facts 1.7).
     _found("kills the peer of a peer", "010101ffffffff0f2801036d61700168017c5380000000"),
     _found("deletes what is not there", "000101011901", refused=False),
     _found("deletes half a surrogate pair", "000101011306", refused=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from sync.closing import CLOSE_CLIENT_ID
 from sync.document import Document, merge
 from sync.errors import ClientIdClash
 from sync.ids import DocId
+from sync.lib0 import write_var_uint
 from sync.nesting import Nesting
 from sync.replica import Replica, Verdict
 from sync.validate import Shape, check_update
@@ -134,6 +136,34 @@ def test_what_was_deleted_here_is_not_compared() -> None:
 
 
 # --- at an edge and at the leader -------------------------------------------------------------------------------------
+def test_only_the_clocks_that_are_compared_are_looked_at() -> None:
+    """Fuzzing found it: 300 million deleted clocks in ten bytes, and a value was made for each of them."""
+    text = "0123456789" * 100_000
+    replica = _guarded(_typed(text))
+    deleted = b"\1\1\7\0\1\1\4body" + write_var_uint(300_000_000) + b"\0"
+
+    assert _memory_of(replica, deleted) < 16 * 2**20
+    replica = _guarded(_typed(text))
+    assert _memory_of(replica, _typed(text + "!")) < 16 * 2**20
+    with pytest.raises(ClientIdClash, match=str(len(text) - 4)):
+        _take(replica, _typed(text[:-4] + "?" + text[-3:] + "!!"))
+
+
+def _memory_of(replica: Replica, update: bytes) -> int:
+    """Bytes that Python had at most while the replica took what is new to it."""
+    tracemalloc.start()
+    try:
+        assert _take(replica, update) is Verdict.NEW
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def _typed(text: str) -> bytes:
+    spelled = text.encode()
+    return b"\1\1\7\0\4\1\4body" + write_var_uint(len(spelled)) + spelled + b"\0"
+
+
 def test_an_edge_closes_the_second_writer_and_nobody_else() -> None:
     island, ada, clone = Island("a", 1), Ada(5), Ada(5)
     for conn in (1, 2, 3):

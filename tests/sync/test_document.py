@@ -1,4 +1,4 @@
-"""What pycrdt does, pinned (FACTS.md 1), so that an upgrade that changes it is noticed; then Document itself."""
+"""What pycrdt does, pinned (docs/facts.md), so that an upgrade that changes it is noticed; then Document itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FACTS.md 1.1 through edge and leader: whole histories shuffled and repeated, by clients and in the log, end equal."""
+"""facts 1.1 through edge and leader: whole histories shuffled and repeated, by clients and in the log, end equal."""
 
 from __future__ import annotations
 

@@ -356,7 +356,7 @@ def test_histories_that_come_shuffled_and_repeated_end_equal_behind_a_gate() -> 
 
 @pytest.mark.parametrize("blind", ["brings", "needs", "deletes"])
 def test_a_gate_that_ignores_a_part_of_the_shape_goes_wrong(blind: str) -> None:
-    """The calibration of the test above: these histories do find FACTS.md 1.1, and each part of the Shape matters."""
+    """The calibration of the test above: these histories do find facts 1.1, and each part of the Shape matters."""
     assert sum(bool(_wrong(seed, Reader(blind=blind))) for seed in range(30)) > 10
 
 
