@@ -86,7 +86,11 @@ def _loaded(state: bytes | None) -> Document:
     except InvalidUpdate:
         return Document(state)  # stored by a version that refused less
     document = Document()
-    apply_in_order(document, pieces)
+    for group in _slices(document.mended(pieces)):
+        if len(group) == 1:
+            document.apply_mended(*group)  # cut for this already
+        else:
+            _apply_to_large(document, group)
     return document
 
 
