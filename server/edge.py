@@ -32,6 +32,7 @@ from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, St
 from sync.hosted import built
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id
 from sync.limits import COMMIT_LAZY_MS, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS, SPLIT_FRAME_BYTES
+from sync.nesting import places_of
 from sync.ports import StoredDocument
 from sync.slow import Readers
 from sync.step import (
@@ -39,6 +40,7 @@ from sync.step import (
     Close,
     Commit,
     EdgeEffect,
+    FindPlaces,
     Follow,
     ListDocuments,
     Load,
@@ -410,6 +412,12 @@ class EdgeDaemon:
                     self._reader,
                     lambda: _refusal_of(captured),
                     lambda refusal: self._do(self.machine.verified(captured, refusal)),
+                )
+            case FindPlaces(_, replica, state):
+                self._in(
+                    self._large.checker,
+                    lambda: places_of(state),
+                    lambda places: self._do(self.machine.places_found(replica, places)),
                 )
             case Look(doc, number, update, into):
                 self._in(

@@ -56,6 +56,7 @@ class Content:
         "_document",
         "_named",
         "_places",
+        "_since_places",
         "_suspected",
         "_unapplied",
         "_waiting_bytes",
@@ -94,6 +95,8 @@ class Content:
         self._named: int | None = None if self.clocks else 0
         """Structs that named a type as their parent: at most so many. None: what was loaded was not looked at."""
         self._places: Places | None = None
+        self._since_places: list[bytes] | None = None
+        """Taken since a thread began to find them."""
         if nesting is not None:
             self._named, self._places = nesting.named, nesting.places
 
@@ -117,6 +120,8 @@ class Content:
             self._unapplied += pieces
         if self._places is not None:
             self._places.add(update)
+        elif self._since_places is not None:
+            self._since_places.append(update)
         if self._suspected:
             self._apply_alone(update, shape)
 
@@ -266,6 +271,23 @@ class Content:
     def wants_places(self) -> bool:
         """Where everything stands will have to be known soon, and is not: `prepare` where it holds nobody up."""
         return self._places is None and self._named is not None and self._named > NESTING_MAX // 2
+
+    def begin_places(self) -> bytes | None:
+        """The state to find them in, in a thread; None where nobody has to, or does already. Then `end_places`."""
+        if not self.wants_places or self._since_places is not None:
+            return None
+        state = self._peek()
+        if state is not None:
+            self._since_places = []
+        return state
+
+    def end_places(self, places: Places | None) -> None:
+        """None: the state could not be read; whoever needs them next finds out why."""
+        since, self._since_places = self._since_places, None
+        if places is not None and self._places is None:
+            for update in since or ():
+                places.add(update)
+            self._places = places
 
     def look_at_deletions_again(self) -> None:
         """What was applied may have deleted what no range has named yet."""

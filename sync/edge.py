@@ -18,10 +18,11 @@ from .errors import DocumentBroken, SkerryError
 from .following import EdgeSettings, EdgeStep
 from .hosted import Hosted
 from .ids import ConnId, DocId, Dot, Version
+from .nesting import Places
 from .ports import OutboxRow, StoredDocument
 from .pressure import Pressure
 from .replica import Replica
-from .step import ListDocuments, Step
+from .step import FindPlaces, ListDocuments, Step
 from .taking import Taking
 
 __all__ = ["Edge", "EdgeSettings", "EdgeStep"]
@@ -198,6 +199,11 @@ class Edge(Taking):
         self._serving.verified(captured, refusal, out)
         return Step(tuple(out))
 
+    def places_found(self, replica: Replica, places: Places | None) -> EdgeStep:
+        """What a `FindPlaces` has found."""
+        replica.end_places(places)
+        return Step()
+
     def commit_failed(self, ticket: int, now_ms: int, reason: str) -> EdgeStep:
         """The disk refused the commit: nobody was told that it is safe."""
         out: Out = []
@@ -258,6 +264,8 @@ class Edge(Taking):
                 self._serving.look_at_waiters(host, now_ms, out)
             if self._serving.tick(host, now_ms, out) or self._unchecked(host, now_ms):
                 self._want_again(host, now_ms)
+            if host.replica is not None and (state := host.replica.begin_places()) is not None:
+                out.append(FindPlaces(host.doc, host.replica, state))
             if self._may_leave(host):
                 self._serving.leave_memory(host, now_ms, out)
         if now_ms - self._relieved_ms >= limits.LOOK_MS:

@@ -24,7 +24,7 @@ from .errors import InvalidUpdate
 from .limits import CLOCK_MAX, NESTING_MAX
 from .structs import NOBODY, Structs, in_order, read_structs
 
-__all__ = ["Nesting", "Places", "named_at_most", "nesting_of", "refuse_depth"]
+__all__ = ["Nesting", "Places", "named_at_most", "nesting_of", "places_of", "refuse_depth"]
 
 _NAMES: Final = [bytes((keyed | content, 0)) for keyed in (0, 0x20) for content in range(1, 10)]
 _Placed = dict[int, list[tuple[int, int, int]]]
@@ -124,7 +124,12 @@ def nesting_of(named: int, state: Callable[[], bytes]) -> Nesting:
     """Of a document with this whole state; `named`: see `Nesting`. Half of what may be leaves room to grow."""
     if named <= NESTING_MAX // 2:
         return Nesting(named, None)
+    return Nesting(named, places_of(state()))
+
+
+def places_of(state: bytes) -> Places | None:
+    """For a thread. None where a version that refused less has stored it."""
     try:
-        return Nesting(named, Places(state()))
+        return Places(state)
     except InvalidUpdate:
-        return Nesting(named, None)  # stored by a version that refused less
+        return None

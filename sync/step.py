@@ -17,6 +17,7 @@ from .change import Beacon, Change, Context, LogEntry, Merged, RepairAsk, Snapsh
 from .content import Captured
 from .elsewhere import Work
 from .ids import ConnId, DocId, Dot, DotSet, Version
+from .replica import Replica
 from .splits import Into
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "EdgeEffect",
     "Elsewhere",
     "Emit",
+    "FindPlaces",
     "Follow",
     "LeaderEffect",
     "ListDocuments",
@@ -234,6 +236,16 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
+class FindPlaces:
+    """Find out in a thread where everything in this state stands (`sync.nesting.places_of`); answered by `places_found`
+    with the same replica, of which nothing is read meanwhile."""
+
+    doc: DocId
+    replica: Replica
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """Check and cut this update in a thread (`sync.arriving.look_at`); answered by `looked(doc, number, found)`."""
 
@@ -353,6 +365,7 @@ EdgeEffect = (
     | Report
     | SetAside
     | Verify
+    | FindPlaces
     | Look
     | TakeOn
 )

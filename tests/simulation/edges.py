@@ -24,12 +24,15 @@ from sync.folding import fold_log
 from sync.headers import encode_sync_ask
 from sync.ids import ConnId, DocId, Dot, Origin, Version
 from sync.limits import LOAD_MS_MAX, SYNC_MS_MAX
+from sync.nesting import Places, places_of
+from sync.replica import Replica
 from sync.slow import Readers
 from sync.step import (
     AskSync,
     Close,
     Commit,
     EdgeEffect,
+    FindPlaces,
     Follow,
     ListDocuments,
     Load,
@@ -312,6 +315,9 @@ class EdgeNode:
             case Verify(_, captured):
                 refusal = refusal_of(captured)
                 self.later(self.world.rng.randint(0, 200), lambda: self._verified(captured, refusal))
+            case FindPlaces(_, replica, state):
+                places = places_of(state)
+                self.later(self.world.rng.randint(0, 200), lambda: self._places_found(replica, places))
             case Look(doc, number, update, into):
                 pieces = look_at(update, into)
                 self.world.looked_count += 1
@@ -329,6 +335,10 @@ class EdgeNode:
     def _verified(self, captured: Captured, refusal: str) -> None:
         assert self.edge is not None
         self._do(self.edge.verified(captured, refusal))
+
+    def _places_found(self, replica: Replica, places: Places | None) -> None:
+        assert self.edge is not None
+        self._do(self.edge.places_found(replica, places))
 
     def _looked(self, doc: DocId, number: int, found: Found) -> None:
         assert self.edge is not None

@@ -18,6 +18,7 @@ from sync.edge import Edge, EdgeSettings, EdgeStep
 from sync.elsewhere import Work
 from sync.ids import ConnId, DocId, Origin, Version, parse_document_id
 from sync.leader import Delivery, Leader, LeaderSettings, LeaderStep
+from sync.nesting import places_of
 from sync.step import (
     Ack,
     AnswerSync,
@@ -28,6 +29,7 @@ from sync.step import (
     Commit,
     Elsewhere,
     Emit,
+    FindPlaces,
     Follow,
     ListDocuments,
     Load,
@@ -134,6 +136,8 @@ class Island:
                     self.presence.append(payload)
                 case Verify(_, captured):
                     self.do(self.edge.verified(captured, refusal_of(captured)))
+                case FindPlaces(_, replica, state):
+                    self.do(self.edge.places_found(replica, places_of(state)))
                 case Look() | TakeOn():
                     self.waiting.append(effect)
                     if not self.by_turns:

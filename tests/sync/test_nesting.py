@@ -15,10 +15,10 @@ from sync.document import Document
 from sync.errors import DocumentBroken, InvalidUpdate
 from sync.folding import fold_log
 from sync.hosted import built, replica_of
-from sync.ids import Dot, DotSet, Origin, Version
+from sync.ids import ConnId, Dot, DotSet, Origin, Version
 from sync.lib0 import write_var_uint
-from sync.limits import EARLY_MS_MAX, NESTING_MAX
-from sync.nesting import Places, named_at_most
+from sync.limits import EARLY_MS_MAX, LOOK_MS, NESTING_MAX
+from sync.nesting import Places, named_at_most, places_of
 from sync.ports import StoredDocument
 from sync.replica import Replica, Verdict
 from sync.roots import find_roots
@@ -286,6 +286,57 @@ def test_where_everything_stands_in_what_is_loaded_was_found_out_beside_the_loop
     assert made == []
     with pytest.raises(InvalidUpdate, match="nested deeper"):
         take(replica, level(0, client=5, within=NESTING_MAX))
+
+
+def test_where_everything_stands_is_found_out_beside_the_loop_before_a_nested_type_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, beside = list[int](), list[int]()
+
+    class Counted(Places):
+        def __init__(self, state: bytes) -> None:
+            read.append(len(state))
+            super().__init__(state)
+
+    def found(state: bytes) -> Places:
+        beside.append(len(state))
+        return Counted(state)
+
+    monkeypatch.setattr("sync.content.Places", Counted)
+    monkeypatch.setattr("tests.sync.stage.places_of", found)
+    island = Island("a", 1)
+    island.open(1)
+
+    for clock in range(NESTING_MAX):
+        island.do(island.edge.received(ConnId(1), frame(level(clock)), island.now))
+        if clock % 50 == 0:
+            island.now += LOOK_MS
+            island.do(island.edge.tick(island.now))
+    assert (len(read), len(beside)) == (1, 1)
+    island.do(island.edge.received(ConnId(1), frame(level(NESTING_MAX)), island.now))
+
+    assert len(read) == 1, "nor for this one, which is as deep as may be"
+    replica = island.edge.hosted[PLAN].replica
+    assert replica is not None
+    with pytest.raises(InvalidUpdate, match="nested deeper"):
+        take(replica, level(NESTING_MAX + 1))
+
+
+def test_what_is_taken_while_it_is_found_out_counts() -> None:
+    replica = Replica(PLAN)
+    for clock in range(NESTING_MAX - 100):
+        take(replica, level(clock))
+    state = replica.begin_places()
+    assert state is not None
+    assert replica.begin_places() is None, "once"
+
+    for clock in range(NESTING_MAX - 100, NESTING_MAX + 1):
+        take(replica, level(clock))
+    replica.end_places(places_of(state))
+
+    assert not replica.wants_places
+    with pytest.raises(InvalidUpdate, match="nested deeper"):
+        take(replica, level(NESTING_MAX + 1))
 
 
 def test_a_document_without_nested_types_pays_nothing_for_it() -> None:
