@@ -278,14 +278,16 @@ class EdgeDaemon:
                 self.received(conn, frame)
             return
         typed: list[bytes] = []
+        behind = False  # a large one
         for frame in frames:
             small = len(frame) <= SPLIT_FRAME_BYTES or not self._large.is_large(conn, frame)
-            if small and wire.short_update(frame) is not None:
+            if small and not behind and wire.short_update(frame) is not None:
                 typed.append(frame)
                 continue
             self._typed(conn, typed)
             typed = []
             self.received(conn, frame)
+            behind = self._large.waits(conn)
         self._typed(conn, typed)
 
     def _typed(self, conn: ConnId, frames: list[bytes]) -> None:

@@ -16,6 +16,7 @@ from sync.change import Merged
 from sync.edge import Edge, EdgeStep
 from sync.ids import DocId, DotSet, Origin, Version
 from sync.limits import LARGE_FRAME_BYTES, SLICE_STRUCTS
+from tests.sync.stage import Ada, frame
 from tests.sync.test_slices import letters
 
 DEADLINE_S = 10.0
@@ -78,6 +79,38 @@ async def test_the_loop_goes_on_while_a_large_broadcast_is_looked_at_and_taken(
         assert others >= len(turns), "somebody else had a word between any two pieces"
     finally:
         await daemon.stop(1.0)
+
+
+async def test_a_large_frame_among_those_of_one_read_is_looked_at_beside_the_loop_too(tmp_path: Path) -> None:
+    flags: dict[str, object] = {"data": tmp_path, "listen": "127.0.0.1:0", "nats": ("nats://127.0.0.1:1",)}
+    daemon = EdgeDaemon(load_config(flags, None))
+    await daemon.start()
+    try:
+        conn = daemon.opened(Deaf(), PLAN)
+        await until(lambda: daemon.machine.hosted[PLAN].replica is not None)
+        replica = daemon.machine.hosted[PLAN].replica
+        assert replica is not None
+        large = frame(letters(1_000))
+        assert LARGE_FRAME_BYTES < len(large) < 16 * 1024
+
+        daemon.received_all(conn, [large, frame(Ada(9).type("a"))])
+
+        assert replica.clocks == {}, "both wait, the second behind the first"
+        await until(lambda: replica.clocks == {1: 1_000, 9: 1})
+    finally:
+        await daemon.stop(1.0)
+
+
+class Deaf:
+    """A connection that reads nothing."""
+
+    def send(self, frame: bytes) -> None: ...
+
+    def close(self, code: int, reason: str) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
 
 
 async def until(met: Callable[[], bool]) -> None:

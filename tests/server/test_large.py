@@ -14,6 +14,7 @@ from server.large import LargeFrames, in_pieces
 from sync import extension, wire
 from sync.errors import InvalidUpdate, LimitReached, SkerryError
 from sync.ids import ConnId, Dot, Origin
+from sync.lib0 import write_var_uint
 from sync.limits import LARGE_FRAME_BYTES, PENDING_BYTES_MAX, SLICE_STRUCTS
 from sync.replica import Replica
 from sync.splits import Into
@@ -166,6 +167,52 @@ async def test_a_document_that_is_being_loaded_is_waited_for() -> None:
     desk.large.moved()
     await desk.idle()
     assert text_of([data for _, data in desk.delivered]) == "x" * COUNT
+
+
+def of_a_long_text() -> Replica:
+    return Replica(PLAN, b"\1\1\1\0\4\1\1r" + write_var_uint(2_000_000) + b"x" * 2_000_000 + b"\0")
+
+
+RANGES = [at * 8_000 for at in range(200)]
+SHORT = b"\0\1\1" + write_var_uint(len(RANGES)) + b"".join(write_var_uint(at) + b"\1" for at in RANGES)
+NAMED = extension.encode(extension.Edit(Dot(Origin(3), 1), "ada", "why", "whence", Ada(9).type("a")))
+
+
+@on_a_loop
+async def test_in_a_large_document_a_short_frame_is_cut_too_and_a_keystroke_is_not() -> None:
+    desk = Desk()
+    assert len(frame(SHORT)) < LARGE_FRAME_BYTES
+
+    desk.send(ADA, frame(SHORT))
+    assert desk.delivered == [(ADA, frame(SHORT))]
+
+    desk.document = of_a_long_text()
+    desk.delivered.clear()
+    desk.send(BEN, SMALL)
+    desk.send(BEN, NAMED)
+    assert desk.delivered == [(BEN, SMALL), (BEN, NAMED)], "its name is not counted"
+    desk.send(ADA, frame(SHORT))
+    await desk.idle()
+
+    pieces = [data for conn, data in desk.delivered if conn == ADA]
+    assert len(pieces) > 1
+
+
+@on_a_loop
+async def test_while_a_document_is_loaded_nobody_knows_and_a_question_goes_on() -> None:
+    desk = Desk()
+    desk.pending = None
+    question = wire.encode(wire.SyncStep1(b"\1\1" + write_var_uint(1 << 30) + bytes(60)))
+
+    desk.send(BEN, question)
+    desk.send(ADA, frame(SHORT))
+    await asyncio.sleep(0)
+    assert desk.delivered == [(BEN, question)]
+
+    desk.document, desk.pending = of_a_long_text(), 0
+    desk.large.moved()
+    await desk.idle()
+    assert len(desk.delivered) > 2
 
 
 @on_a_loop
