@@ -92,8 +92,8 @@ class LeaderDaemon:
         self._do(self.machine.settle(now_ms()))
         await self.lease.stop()
         await self.tasks.stop()
-        # Not waited for, seconds perhaps: what a work would have found is nowhere yet. Its changes were not broadcast, so
-        # they are not acknowledged, and its snapshot is not stored: who leads next reads the log and finds the same.
+        # Not waited for, which may be seconds: what a work would have found is nowhere yet. Its changes were not
+        # broadcast, so they are not acknowledged, and its snapshot is not stored: who leads next finds the same in the log.
         self._worker.shutdown(wait=False, cancel_futures=True)
         await self.bus.stop(deadline_s)
 

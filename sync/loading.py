@@ -67,13 +67,17 @@ def document_of(state: bytes | None, updates: Sequence[bytes]) -> Document:
     held: list[bytes] = []
     for group in _slices(document.mended(updates)):
         whole = merge_mended([*held, *group])
-        if len(updates) <= len(group) or _stands(whole, clocks):
-            _apply_to_large(document, [whole])
-            held = []
-        else:
+        large = document.applied_bytes > SPLIT_DOCUMENT_BYTES
+        if not ((len(updates) <= len(group) and not large) or _stands(whole, clocks)):
             held = [whole]
+            continue
+        if large:
+            _apply_to_large(document, [whole])
+        else:
+            document.apply_mended(whole)
+        held = []
     if held:
-        _apply_to_large(document, held)
+        document.apply_mended(held[0])
     return document
 
 

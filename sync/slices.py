@@ -129,10 +129,8 @@ def _deletions(b: bytes, i: int, said: Mapping[int, Sequence[tuple[int, int]]], 
             first, i = _uint(b, i, CLOCK_MAX)
             length, i = _uint(b, i, CLOCK_MAX)
             following = min(first + length, CLOCK_MAX)
-            while (
-                within < len(spans) and spans[within][1] <= first
-            ):  # both ascend; where one does not, it is said twice
-                within += 1
+            while within < len(spans) and spans[within][1] <= first:
+                within += 1  # both ascend; where one does not, it is said twice
             if within < len(spans) and spans[within][0] <= first and following <= spans[within][1]:
                 continue
             begins.append(begin)
