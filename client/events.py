@@ -15,7 +15,7 @@ from sync.errors import LimitReached
 from sync.extension import Stage
 from sync.ids import DocId, Dot, Version
 
-from .store import Progress, Rejection
+from .store import Parked, Progress, Rejection
 
 __all__ = [
     "Change",
@@ -92,10 +92,11 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The leader has refused these edits of this store: they stay in this document, and nobody else ever sees them."""
+    """The document is parked: nobody else ever sees these edits of this store, nor what is written behind them."""
 
     doc: DocId
     dots: tuple[Dot, ...]
+    """Refused by the leader; none where an edge has refused something, or has taken the leader's document itself."""
     reason: str
     at_ms: int
     """Unix milliseconds."""
@@ -135,7 +136,9 @@ class Status:
     version: Version | None
     """Everything of the document up to here is in this store."""
     rejected: tuple[Rejection, ...] = ()
-    """Edits that the leader has refused, oldest first, the last 1,000."""
+    """Edits that the leader has refused, or that went with a rejected copy; oldest first, the last 1,000."""
+    parked: Parked | None = None
+    """Why nothing is written here until `OpenDocument.reload`."""
 
     def count(self, stage: Stage) -> int:
         """Edits that have come exactly so far."""

@@ -28,6 +28,7 @@ from sync.limits import ADMIT_MS_MAX, EDGE_FRAME_BYTES_MAX, LOADING_FRAMES_MAX, 
 from .channel import Channel
 from .document import OpenDocument
 from .events import Denied, Event, Offline, Online, Refused
+from .parking import refusal_of
 
 __all__ = ["InvalidAddress", "Link", "Token", "check_addresses"]
 
@@ -132,7 +133,7 @@ class Link:
     def tick(self) -> None:
         now_ms = self._now_ms()
         for channel in list(self._channels.values()):
-            if not channel.document.editing and channel.tick(now_ms):
+            if not channel.document.editing and (channel.tick(now_ms) or channel.stale(now_ms)):
                 self.wake(channel.document)
         for doc, (_, at_ms) in list(self._refusals.items()):
             if now_ms >= at_ms and doc in self._documents:
@@ -330,6 +331,8 @@ class Link:
     def _refused(self, channel: Channel, close: extension.CloseChannel) -> None:
         """The edge has closed this document. The others go on; this one is tried again, later and later."""
         doc = channel.document.doc
+        if reason := refusal_of(close):
+            channel.document.park(reason)
         self._channels.pop(channel.number, None)
         if self._by_doc.get(doc) is channel:
             del self._by_doc[doc]
@@ -358,7 +361,14 @@ class Link:
 
     async def _say(self, socket: ClientConnection, doc: DocId, opened: set[int]) -> None:
         """One page of one document; it comes back behind the others while it has more."""
-        channel = self._by_doc.get(doc)
+        channel, document = self._by_doc.get(doc), self._documents.get(doc)
+        stale = document is not None and (
+            channel.stale(self._now_ms()) if channel is not None else document.waiting.reloading
+        )
+        if stale and document is not None:
+            self.close(document)
+            self.open(document)
+            return
         if channel is None:
             return
         if channel.number in opened:
