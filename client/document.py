@@ -542,10 +542,15 @@ class OpenDocument:
 
         It can be made offline, and it is good for ever. Raises NotYet where there is neither.
         """
-        if self._last is None and self.version is None:
+        last = self._last if self._last not in self._gone() else None
+        if last is None and self.version is None:
             raise NotYet(self.doc, "no edit and no version", "one of them")
-        version = self._last_version if self._last is not None else self.version
-        return encode_token(Token(self._host.namespace, self.doc, version, self._last))
+        version = self._last_version if last is not None else self.version
+        return encode_token(Token(self._host.namespace, self.doc, version, last))
+
+    def _gone(self) -> set[Dot]:
+        """Edits of this store that nobody will ever read, not even here."""
+        return {each.dot for each in self._rejections} if self.parked is None else set()
 
     async def read(self, *, at_least: str | None = None, timeout: float = 10.0) -> dict[str, JsonValue]:
         """`contents()`, when the document has come as far as the token.
@@ -566,7 +571,7 @@ class OpenDocument:
         )
 
     def _covers(self, token: Token) -> bool:
-        if token.dot is not None and token.dot in self._own:
+        if token.dot is not None and token.dot in self._own and token.dot not in self._gone():
             return True
         if self.replica.early:
             return False

@@ -71,12 +71,16 @@ def test_what_a_leader_refuses_parks_until_reload_and_then_typing_reaches_everyb
                 theirs.insert("body", 0, "Ben: ")
                 await until(lambda: plan.text("body") == "Ben: allowed forbidden", "others' changes go on coming")
 
-                before, client_id = plan.crdt, plan.client_id
+                before, client_id, refused = plan.crdt, plan.client_id, plan.token
+                await plan.read(at_least=refused)
                 await plan.reload(timeout=20)
                 assert plan.status.parked is None
                 assert plan.text("body") == "Ben: allowed "
                 assert plan.crdt is not before
                 assert plan.client_id != client_id
+                with pytest.raises(NotYet):
+                    await plan.read(at_least=refused, timeout=0.5)
+                await plan.read(at_least=plan.token, timeout=10)
                 plan.insert("body", 13, "again")
                 await plan.confirmed(timeout=20)
                 await until(lambda: theirs.text("body") == "Ben: allowed again")
