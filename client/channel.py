@@ -25,13 +25,14 @@ from sync.document import EMPTY_UPDATE
 from sync.errors import InvalidFrame
 from sync.extension import Stage
 from sync.limits import EDGE_FRAME_BYTES_MAX, PIECE_BYTES
-from sync.pieces import pieces_of
+from sync.pieces import pieces_of as frames_of
 from sync.replica import Replica, Verdict
+from sync.slices import cut
 from sync.validate import check_state_vector, check_update
 
 from .document import OpenDocument
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "pieces_of"]
 
 _PAGE_COUNT: Final = 100  # edits read from the store at once; other documents have their turn in between
 _PAGE_BYTES: Final = 256 * 1024
@@ -115,8 +116,13 @@ class Channel:
                 raise InvalidFrame("frame: an edge does not say this on a document's channel")
         return False
 
+    @property
+    def reloads(self) -> bool:
+        """What comes next as an answer is taken whole, in the place of the document."""
+        return self._whole and not self._answered and self.document.waiting.reloading
+
     def _answer(self, update: bytes, now_ms: int) -> bool:
-        reloads = self._whole and not self._answered and self.document.waiting.reloading
+        reloads = self.reloads
         if reloads and self.document.adopt(update):
             self._row = 0
         else:
@@ -219,6 +225,20 @@ class Channel:
         return wire.SyncStep1(self.document.replica.state_vector())
 
 
+def pieces_of(frame: bytes) -> list[bytes]:
+    """Frames that say the same in this order, and hold nobody for long. For a thread. Raises InvalidInput."""
+    number, inner = extension.decode_channel(frame, EDGE_FRAME_BYTES_MAX)
+    message = extension.decode(inner, EDGE_FRAME_BYTES_MAX)
+    if not isinstance(message, wire.Update | wire.SyncStep2):
+        return [frame]
+    check_update(message.update)
+    pieces = cut(message.update, {})
+    if len(pieces) < 2:
+        return [frame]
+    said = [*(wire.Update(piece) for piece in pieces[:-1]), type(message)(pieces[-1])]
+    return [extension.on_channel(number, extension.encode(each)) for each in said]
+
+
 def _step2(update: bytes) -> list[wire.SyncStep2]:
     """In pieces that an edge takes: a document may be larger than a frame of a client (`sync.limits`)."""
-    return [wire.SyncStep2(piece) for piece in pieces_of(update, PIECE_BYTES)]
+    return [wire.SyncStep2(piece) for piece in frames_of(update, PIECE_BYTES)]

@@ -12,7 +12,6 @@ Invariants:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +37,7 @@ from sync.token import Token, decode_token, encode_token
 from sync.validate import check_update
 
 from .awareness import Awareness
-from .events import Change, Event, Feed, ReadOnlyHere, Rejected, Safer, Status, Stream
+from .events import Change, Event, Feed, Observer, ReadOnlyHere, Rejected, Safer, Status, Stream, guarded
 from .history import History
 from .host import Host, ReadOnly, SessionClosed
 from .parking import GIVE_WAY_MS, Aside, fresh_of, rejected
@@ -48,8 +47,6 @@ from .waiting import Waiting
 __all__ = ["EDIT_BYTES_MAX", "OpenDocument"]
 
 EDIT_BYTES_MAX: Final = FRAME_BYTES_MAX - 4096  # a frame, less the texts around the update
-
-Observer = Callable[[object], None]
 
 
 class OpenDocument:
@@ -62,6 +59,7 @@ class OpenDocument:
         self.denied = ""
         """Why the edge lets this client only read."""
         self.editing = False
+        self._arriving = False
         self._host = host
         self._feed: Feed[Change] = Feed()
         self._events: Feed[Event] = Feed()
@@ -311,7 +309,7 @@ class OpenDocument:
     def compaction(self) -> bytes | None:
         """The whole state, checked, where it is time to replace the rows by it, and all of them are stored."""
         due = self._rows >= COMPACT_ROWS or self._row_bytes >= COMPACT_BYTES
-        if not due or self._arrived or self.editing:
+        if not due or self._arrived or self.editing or self._arriving:
             return None
         self._rows = self._row_bytes = 0  # one that is refused is tried again after as many
         try:
@@ -368,6 +366,17 @@ class OpenDocument:
             self._count_row(len(each))
             self._feed.push(Change(self.doc, each, ()))
         self._host.store_soon(self)
+
+    @contextlib.contextmanager
+    def arriving(self) -> Iterator[None]:
+        """What is taken within it are the pieces of one update."""
+        self.replica.know_deletions()  # before: the first pieces delete unsaid what the last ones name
+        self._arriving = True
+        try:
+            yield
+        finally:
+            self._arriving = False
+            self._host.store_soon(self)
 
     def safe(self, stage: Stage, dots: Sequence[Dot], version: Version | None) -> None:
         now_ms = self._host.now_ms()
@@ -444,10 +453,8 @@ class OpenDocument:
         now_ms = self._host.now_ms()
         try:
             old = self.state()
-            stored = [each.edit for each in self.pending(0, sys.maxsize, sys.maxsize)]
-            edits = [edit for edit in stored if edit.dot in self.unmerged]
-            at_edge = {dot for dot, progress in self.unmerged.items() if progress.stage > Stage.DISK}
-            fresh = fresh_of(self.doc, whole, old, edits, at_edge, now_ms)
+            edits = [each.edit for each in self.pending(0, sys.maxsize, sys.maxsize)]
+            fresh = fresh_of(self.doc, whole, old, edits, self.unmerged, now_ms)
             if fresh.complete and now_ms - self._reload_ms < GIVE_WAY_MS:
                 return False
             refused = [Rejection(dot, parked.reason, now_ms) for dot in self.unmerged if dot not in fresh.kept]
@@ -594,15 +601,9 @@ class OpenDocument:
 
         It runs within the transaction: it reads, and changes nothing. What it raises goes to the event loop's handler.
         """
-
-        def guarded(event: object) -> None:
-            try:
-                callback(event)
-            except Exception as error:
-                asyncio.get_running_loop().call_exception_handler({"message": "observer", "exception": error})
-
-        self._observers.append(guarded)
-        return lambda: self._observers.remove(guarded)
+        observer = guarded(callback)
+        self._observers.append(observer)
+        return lambda: self._observers.remove(observer)
 
     async def close(self) -> None:
         """Store what is left and say good-bye to the edge. Edits that are not merged are sent by the next session."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -22,6 +23,7 @@ __all__ = [
     "Denied",
     "Event",
     "Feed",
+    "Observer",
     "Offline",
     "Online",
     "ReadOnlyHere",
@@ -31,6 +33,7 @@ __all__ = [
     "Status",
     "StoreFailed",
     "Stream",
+    "guarded",
 ]
 
 STREAM_COUNT_MAX: Final = 10_000  # not read by the program: a burst of a day offline fits, a forgotten reader does not
@@ -143,6 +146,21 @@ class Status:
     def count(self, stage: Stage) -> int:
         """Edits that have come exactly so far."""
         return sum(progress.stage == stage for progress in self.edits)
+
+
+Observer = Callable[[object], None]
+
+
+def guarded(callback: Observer) -> Observer:
+    """What it raises goes to the event loop's handler."""
+
+    def observer(event: object) -> None:
+        try:
+            callback(event)
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler({"message": "observer", "exception": error})
+
+    return observer
 
 
 T = TypeVar("T")

@@ -23,9 +23,16 @@ from websockets.uri import parse_uri
 from sync import extension, wire
 from sync.errors import InvalidFrame, InvalidInput, LimitReached, SkerryError
 from sync.ids import DocId
-from sync.limits import ADMIT_MS_MAX, EDGE_FRAME_BYTES_MAX, LOADING_FRAMES_MAX, RETRY_MS_MAX, RETRY_MS_MIN
+from sync.limits import (
+    ADMIT_MS_MAX,
+    EDGE_FRAME_BYTES_MAX,
+    LARGE_FRAME_BYTES,
+    LOADING_FRAMES_MAX,
+    RETRY_MS_MAX,
+    RETRY_MS_MIN,
+)
 
-from .channel import Channel
+from .channel import Channel, pieces_of
 from .document import OpenDocument
 from .events import Denied, Event, Offline, Online, Refused
 from .parking import refusal_of
@@ -291,7 +298,10 @@ class Link:
             while True:
                 frame = await socket.recv(decode=False)
                 assert isinstance(frame, bytes)
-                self._receive(frame)
+                if len(frame) > LARGE_FRAME_BYTES:
+                    await self._receive_large(frame)
+                else:
+                    self._receive(frame)
                 count += 1
                 if count % _BURST == 0:
                     await asyncio.sleep(0)
@@ -313,6 +323,21 @@ class Link:
             held.append((channel, inner))
             return
         self._hear(channel, inner)
+
+    async def _receive_large(self, frame: bytes) -> None:
+        """Looked at in a thread and taken a piece a turn, so that it does not hold the program up. What comes behind it
+        waits unread: what it says of how far a document is, it says of the last piece."""
+        channel = self._channels.get(extension.decode_channel(frame, EDGE_FRAME_BYTES_MAX)[0])
+        pieces = [frame]
+        if channel is not None and not channel.reloads:
+            pieces = await asyncio.to_thread(pieces_of, frame)
+        if channel is None or len(pieces) < 2:
+            self._receive(frame)
+            return
+        with channel.document.arriving():
+            for piece in pieces:
+                self._receive(piece)
+                await asyncio.sleep(0)
 
     def _take_held(self, doc: DocId) -> None:
         held = self._held.pop(doc, ())

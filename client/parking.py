@@ -8,17 +8,19 @@ Room: which closings park, what others have of what is here, and the copies. The
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sync.closing import CLOSE_BAD_UPDATE, CLOSE_CLIENT_ID, CLOSE_LIMIT
 from sync.document import Document, JsonValue
 from sync.errors import InvalidUpdate, SkerryError
-from sync.extension import CloseChannel, Edit
+from sync.extension import CloseChannel, Edit, Stage
 from sync.ids import DocId, Dot
 from sync.replica import Replica, Verdict
 from sync.validate import check_update
+
+from .store import Progress
 
 __all__ = ["GIVE_WAY_MS", "Aside", "EditRejected", "Fresh", "fresh_of", "refusal_of", "rejected"]
 
@@ -79,9 +81,9 @@ class Fresh(NamedTuple):
 
 
 def fresh_of(
-    doc: DocId, whole: bytes, old: bytes, edits: Iterable[Edit], at_edge: Collection[Dot], now_ms: int
+    doc: DocId, whole: bytes, old: bytes, edits: Iterable[Edit], unmerged: Mapping[Dot, Progress], now_ms: int
 ) -> Fresh:
-    """Of all that an edge holds (`whole`), and of what is here. `at_edge`: edits that an edge has had on its disk.
+    """Of all that an edge holds (`whole`), and of what is here. Of the stored `edits` those count that are `unmerged`.
 
     Raises InvalidUpdate, DocumentBroken.
     """
@@ -89,7 +91,11 @@ def fresh_of(
     if fresh.take(whole, check_update(whole), now_ms).verdict is Verdict.EARLY:
         raise InvalidUpdate(f"{doc}: a part of a document; an edge has to send all of it")
     complete = _takes(fresh, old, now_ms, news=False)
-    kept = [edit.dot for edit in edits if _takes(fresh, edit.update, now_ms, news=edit.dot in at_edge)]
+    kept: list[Dot] = []
+    for edit in edits:
+        progress = unmerged.get(edit.dot)
+        if progress is not None and _takes(fresh, edit.update, now_ms, news=progress.stage > Stage.DISK):
+            kept.append(edit.dot)
     return Fresh(fresh.verified_state(), frozenset(kept), complete)
 
 
