@@ -8,7 +8,7 @@ from sync.extension import Stage
 
 from .awareness import Awareness
 from .client import Session, Unreachable, connect
-from .document import EditRejected, OpenDocument, ReadOnly, SessionClosed
+from .document import OpenDocument
 from .events import (
     Change,
     Denied,
@@ -24,10 +24,13 @@ from .events import (
     Stream,
 )
 from .history import History
+from .host import ReadOnly, SessionClosed
 from .link import InvalidAddress
-from .store import Progress, Rejection
+from .parking import Aside, EditRejected
+from .store import Parked, Progress, Rejection
 
 __all__ = [
+    "Aside",
     "Awareness",
     "Change",
     "Denied",
@@ -38,6 +41,7 @@ __all__ = [
     "Offline",
     "Online",
     "OpenDocument",
+    "Parked",
     "Progress",
     "ReadOnly",
     "ReadOnlyHere",

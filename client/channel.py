@@ -9,6 +9,8 @@ Invariants:
    how safe they are. What it lacks besides stays here.
 3. How far the document is, and whose changes are in it, is believed of an edge that has answered what it lacks: some
    older ones say it before that.
+4. Of a document that is parked nothing is sent that no edge has: only edits that one had on its disk, to hear of them,
+   and where they build on nothing that this one lacks. What others write comes in.
 """
 
 from __future__ import annotations
@@ -18,22 +20,25 @@ from collections import deque
 from typing import Final
 
 from sync import extension, wire
+from sync.digest import encode_clocks
 from sync.document import EMPTY_UPDATE
 from sync.errors import InvalidFrame
 from sync.extension import Stage
 from sync.limits import EDGE_FRAME_BYTES_MAX, PIECE_BYTES
-from sync.pieces import pieces_of
+from sync.pieces import pieces_of as frames_of
 from sync.replica import Replica, Verdict
+from sync.slices import cut
 from sync.validate import check_state_vector, check_update
 
-from .document import OpenDocument, state_vector_of
+from .document import OpenDocument
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "pieces_of"]
 
 _PAGE_COUNT: Final = 100  # edits read from the store at once; other documents have their turn in between
 _PAGE_BYTES: Final = 256 * 1024
 _GAP_MS: Final = 2_000  # what came early and still waits: exchange state
 _SILENT_MS: Final = 10_000  # an edit was sent and the edge says nothing of it: send it again
+_AGAIN_MS: Final = 500  # an edge that is asked for everything has yet to give way to the leader
 
 _Sent = extension.Message | wire.Message
 
@@ -55,6 +60,10 @@ class Channel:
         self._asked_ms = 0
         self._said_ms = 0
         """When the last edit was sent, or the edge said how safe one is."""
+        self._whole = document.waiting.reloading
+        """The first answer is all that the edge holds: several questions may have one answer, so it is asked first."""
+        self._again_ms = 0
+        """When that is asked again, on another channel; 0 while its answer is waited for."""
         for wanted in document.waiting.wanted.values():
             wanted.asked = False
         document.denied = ""  # by the edge before, or the token before
@@ -62,7 +71,8 @@ class Channel:
     def opening(self, now_ms: int) -> list[_Sent]:
         """The first messages."""
         self._said_ms = self._asked_ms = now_ms
-        messages: list[_Sent] = [extension.Open(self.document.doc), self._step1()]
+        asked = wire.SyncStep1(encode_clocks({})) if self._whole else self._step1()
+        messages: list[_Sent] = [extension.Open(self.document.doc), asked]
         if own := self.document.awareness.payload(now_ms):
             messages.append(wire.AwarenessUpdate(own))
         return messages
@@ -75,9 +85,7 @@ class Channel:
             case wire.Update(update):
                 document.take(update)
             case wire.SyncStep2(update):
-                document.take(update)
-                self._answered = True
-                document.waiting.synced(True)
+                return self._answer(update, now_ms)
             case extension.Safe(stage, dots, version):
                 self._said_ms = now_ms
                 document.safe(stage, dots, version)
@@ -108,12 +116,38 @@ class Channel:
                 raise InvalidFrame("frame: an edge does not say this on a document's channel")
         return False
 
+    @property
+    def reloads(self) -> bool:
+        """What comes next as an answer is taken whole, in the place of the document."""
+        return self._whole and not self._answered and self.document.waiting.reloading
+
+    def _answer(self, update: bytes, now_ms: int) -> bool:
+        reloads = self.reloads
+        if reloads and self.document.adopt(update):
+            self._row = 0
+        else:
+            self.document.take(update)
+            self._again_ms = now_ms + _AGAIN_MS if reloads else 0
+        self._answered = True
+        self.document.waiting.synced(True)
+        return reloads
+
+    def stale(self, now_ms: int) -> bool:
+        """All that the edge holds is wanted, and this channel does not ask for it (any more)."""
+        if not self.document.waiting.reloading:
+            return False
+        return not self._whole or 0 < self._again_ms <= now_ms
+
+    @property
+    def _may_write(self) -> bool:
+        return not self.document.denied and self.document.parked is None
+
     def _asked(self, clocks: dict[int, int]) -> bool:
         if self._edge is None:
             self._edge = Replica(self.document.doc)
             self._edge.clocks = clocks
-        elif not self.document.denied:  # it repairs a gap
-            self._replies += _step2(self.document.replica.diff(state_vector_of(clocks)))
+        elif self._may_write:  # it repairs a gap
+            self._replies += _step2(self.document.replica.diff(encode_clocks(clocks)))
         return True
 
     # --- what is said ------------------------------------------------------------------------------------------------
@@ -128,17 +162,25 @@ class Channel:
             return messages
         page = self.document.pending(self._row, _PAGE_COUNT, _PAGE_BYTES)
         for pending in page:
-            if not self._greeted and not self.document.denied:
+            self._row = pending.row
+            if self.document.parked is not None and not self._may_ask(self._edge, pending.edit):
+                continue
+            if not self._greeted and self._may_write:
                 messages += self._make_way(self._edge, pending.edit.update)
             messages.append(pending.edit)
-            self._row = pending.row
             self._said_ms = now_ms
-        if not page and not self._greeted and not self.document.denied:
+        if not page and not self._greeted and self._may_write:
             self._greeted = True
-            left = self.document.replica.diff(state_vector_of(self._edge.clocks))
+            left = self.document.replica.diff(encode_clocks(self._edge.clocks))
             if left != EMPTY_UPDATE:  # clocks tell nothing of deletions: they are always sent (law 6)
                 messages += _step2(left)
         return messages
+
+    def _may_ask(self, edge: Replica, edit: extension.Edit) -> bool:
+        """Invariant 4."""
+        progress = self.document.unmerged.get(edit.dot)
+        known = progress is not None and progress.stage > Stage.DISK
+        return known and edge.judge(check_update(edit.update)).verdict is not Verdict.EARLY
 
     def _make_way(self, edge: Replica, update: bytes) -> list[_Sent]:
         """What has to come before this edit; afterwards the edge has it. Invariant 2."""
@@ -146,7 +188,7 @@ class Channel:
         before: list[_Sent] = []
         if edge.judge(shape).verdict is Verdict.EARLY:
             replica = self.document.replica
-            before += _step2(replica.diff(state_vector_of(edge.clocks)))
+            before += _step2(replica.diff(encode_clocks(edge.clocks)))
             edge.clocks = dict(replica.clocks)
         for client, _, following in shape.brings:
             edge.clocks[client] = max(edge.clocks.get(client, 0), following)
@@ -169,7 +211,7 @@ class Channel:
             self._asked_ms = now_ms
             self._replies.append(self._step1())
             news = True
-        if self._row and not self.document.denied and now_ms - self._said_ms >= _SILENT_MS and self._unheard():
+        if self._row and self._may_write and now_ms - self._said_ms >= _SILENT_MS and self._unheard():
             self._said_ms = now_ms
             self._row = 0
             news = True
@@ -183,6 +225,20 @@ class Channel:
         return wire.SyncStep1(self.document.replica.state_vector())
 
 
+def pieces_of(frame: bytes) -> list[bytes]:
+    """Frames that say the same in this order, and hold nobody for long. For a thread. Raises InvalidInput."""
+    number, inner = extension.decode_channel(frame, EDGE_FRAME_BYTES_MAX)
+    message = extension.decode(inner, EDGE_FRAME_BYTES_MAX)
+    if not isinstance(message, wire.Update | wire.SyncStep2):
+        return [frame]
+    check_update(message.update)
+    pieces = cut(message.update, {})
+    if len(pieces) < 2:
+        return [frame]
+    said = [*(wire.Update(piece) for piece in pieces[:-1]), type(message)(pieces[-1])]
+    return [extension.on_channel(number, extension.encode(each)) for each in said]
+
+
 def _step2(update: bytes) -> list[wire.SyncStep2]:
     """In pieces that an edge takes: a document may be larger than a frame of a client (`sync.limits`)."""
-    return [wire.SyncStep2(piece) for piece in pieces_of(update, PIECE_BYTES)]
+    return [wire.SyncStep2(piece) for piece in frames_of(update, PIECE_BYTES)]

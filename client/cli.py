@@ -37,6 +37,7 @@ from sync.ids import DocId
 from . import files, places, watching
 from .document import OpenDocument
 from .events import Offline, Online, Stream
+from .parking import Aside, rejected
 from .reaching import Outcome, Reach, Work, at_work, temporary
 
 __all__ = ["add_commands"]
@@ -105,6 +106,7 @@ def add_commands(commands: Any, parents: Sequence[argparse.ArgumentParser]) -> N
     made.add_argument("--format", choices=[each.value for each in files.Format], default="json", help="default: json")
     made.add_argument("--path", metavar="PATH", help="only what is there (JSON, text)")
     made.add_argument("--force", action="store_true", help="replace files")
+    made.add_argument("--aside", type=int, metavar="N", help="the store's Nth copy from before a reload")
     made = command("import", _import, "bring in files, or a directory of them", writing)
     made.add_argument("files", nargs="+", type=Path, metavar="FILE|DIR")
     made.add_argument("--as", dest="name", metavar="DOC", help="the document (default: what the file's name says)")
@@ -113,6 +115,7 @@ def add_commands(commands: Any, parents: Sequence[argparse.ArgumentParser]) -> N
     made = command("sync", _sync, "bring a store and an edge together, and say what is merged", writing)
     made.add_argument("documents", nargs="*", metavar="DOC", help="default: all of the store")
     made.add_argument("--match", action="append", metavar="PATTERN", help="of the edge as well, as 'notes/*'")
+    made.add_argument("--reload", action="store_true", help="where something was rejected, take what the edge has")
     command("unmerged", _unmerged, "list a store's documents, and which edits are how safe")
 
 
@@ -369,7 +372,7 @@ def _export(options: argparse.Namespace) -> int:
             async def one(doc: str) -> dict[str, JsonValue]:
                 plan = await work.open(doc)
                 try:
-                    data = files.exported(plan, format, place)
+                    data = files.exported(plan if options.aside is None else _aside(plan, options.aside), format, place)
                 finally:
                     await plan.close()
                 if options.to is None:
@@ -385,6 +388,14 @@ def _export(options: argparse.Namespace) -> int:
             return _status(results)
 
     return _run(run())
+
+
+def _aside(plan: OpenDocument, number: int) -> Aside:
+    """Raises NoText."""
+    copies = plan.asides()
+    if not 1 <= number <= len(copies):
+        raise NoText(f"{plan.doc}: {len(copies)} copies are there; skerry doc unmerged counts them, for a store")
+    return copies[number - 1]
 
 
 def _import(options: argparse.Namespace) -> int:
@@ -429,12 +440,22 @@ def _sync(options: argparse.Namespace) -> int:
             async def one(doc: str) -> dict[str, JsonValue]:
                 plan = await work.open(doc)
                 try:
-                    return _record(await work.outcome(plan, _STAGES[options.confirmed], changed=False))
+                    kept: int | None = None
+                    if options.reload and plan.parked is not None:
+                        await work.reload(plan)
+                        kept = len(plan.asides()) or None
+                    return _record(await work.outcome(plan, _STAGES[options.confirmed], changed=False)) | {
+                        "aside": kept
+                    }
                 finally:
                     await plan.close()
 
             results = await _each("syncing", docs, one, options)
             _report(results, options, ("doc", "stage", "edge"))
+            for each in results:
+                if each.get("aside"):
+                    copy = f"skerry doc export {each['doc']} --aside {each['aside']} --offline {options.offline}"
+                    print(f"skerry: {each['doc']}: reloaded; what was here is kept: {copy}", file=sys.stderr)
             return _status(results)
 
     return _run(run())
@@ -459,9 +480,20 @@ def _unmerged(options: argparse.Namespace) -> int:
                 version = str(stored.version) if stored.version is not None else None
                 since = min((edit.since_ms for edit in stored.edits), default=None)
                 results.append(
-                    {"doc": doc, **counts, "rejected": len(stored.rejected), "since_ms": since, "version": version}
+                    {
+                        "doc": doc,
+                        **counts,
+                        "rejected": len(stored.rejected),
+                        "since_ms": since,
+                        "version": version,
+                        "aside": stored.copies,
+                        "parked": stored.parked.reason if stored.parked else None,
+                    }
                 )
-            _report(results, options, ("doc", "disk", "edge", "log", "rejected", "version"))
+            _report(results, options, ("doc", "disk", "edge", "log", "rejected", "version", "aside"))
+            for each in results:
+                if each["parked"] is not None:
+                    print(f"skerry: {rejected(DocId(str(each['doc'])), str(each['parked']))}", file=sys.stderr)
             return 0
 
     return _run(run())

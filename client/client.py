@@ -24,8 +24,9 @@ from sync.errors import LimitReached, SkerryError, StoreError
 from sync.ids import DocId, Origin, parse_document_id
 from sync.limits import CHANNELS_MAX
 
-from .document import OpenDocument, ReadOnly, SessionClosed
+from .document import OpenDocument
 from .events import Event, Feed, Offline, Online, Refused, StoreFailed, Stream
+from .host import ReadOnly, SessionClosed
 from .link import SILENCE_S, Link, Token, check_addresses
 from .store import Store, Writes
 
@@ -298,7 +299,7 @@ class Session:
         while True:
             await asyncio.sleep(TICK_S)
             self._link.tick()
-            for doc in [doc for doc in self._background if not self._documents[doc].unmerged]:
+            for doc in [doc for doc in self._background if not self._documents[doc].sends]:
                 self._background.discard(doc)
                 with contextlib.suppress(StoreError):  # told by `_store_or_tell`, which tries again
                     self.forget(self._documents[doc])

@@ -7,22 +7,23 @@ Invariants:
 1. An edit is in the store before it is anywhere else, and everything that it can depend on is stored no later.
 2. What comes from others passes `sync.validate` and the gate (`sync.replica`); while an edit is being made it waits.
 3. A dot names one edit for ever: sessions have origins of their own, and a number is used when its edit is stored.
+4. Once something in it was refused, nothing more is written (`client.parking`), also after a restart, until `reload`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import sync.document
 from sync.change import Context
+from sync.digest import encode_clocks
 from sync.document import Crdt, Document, JsonValue, merge
 from sync.errors import DocumentBroken, InvalidInput, InvalidUpdate, LimitReached, NotYet, SkerryError, StoreError
 from sync.extension import Edit, Stage
-from sync.ids import DocId, Dot, DotSet, Origin, Version
-from sync.lib0 import write_var_uint
+from sync.ids import DocId, Dot, DotSet, Version
 from sync.limits import (
     COMPACT_BYTES,
     COMPACT_ROWS,
@@ -36,68 +37,16 @@ from sync.token import Token, decode_token, encode_token
 from sync.validate import check_update
 
 from .awareness import Awareness
-from .events import Change, Event, Feed, ReadOnlyHere, Rejected, Safer, Status, Stream
+from .events import Change, Event, Feed, Observer, ReadOnlyHere, Rejected, Safer, Status, Stream, guarded
 from .history import History
-from .store import REJECTED_MAX, Pending, Progress, Rejection, Store, Writes
+from .host import Host, ReadOnly, SessionClosed
+from .parking import GIVE_WAY_MS, Aside, fresh_of, rejected
+from .store import REJECTED_MAX, Copy, Parked, Pending, Progress, Rejection, Writes
 from .waiting import Waiting
 
-__all__ = [
-    "EDIT_BYTES_MAX",
-    "EditRejected",
-    "Host",
-    "OpenDocument",
-    "ReadOnly",
-    "SessionClosed",
-    "state_vector_of",
-]
+__all__ = ["EDIT_BYTES_MAX", "OpenDocument"]
 
 EDIT_BYTES_MAX: Final = FRAME_BYTES_MAX - 4096  # a frame, less the texts around the update
-
-Observer = Callable[[object], None]
-
-
-class ReadOnly(SkerryError):
-    """An edit of a document that was opened read-only, or that the edge lets nobody write."""
-
-
-class EditRejected(SkerryError):
-    """The leader has refused an edit that an edge had taken. It stays in this document, and nobody else sees it."""
-
-
-class SessionClosed(SkerryError):
-    """The session or the document was closed while somebody waited."""
-
-
-class Host(Protocol):
-    """What a document needs of its session."""
-
-    namespace: str
-    actor: str
-    origin: Origin
-    store: Store
-
-    @property
-    def online(self) -> bool: ...
-
-    @property
-    def why_offline(self) -> str:
-        """One line; empty while online."""
-
-    def wake(self, document: OpenDocument) -> None:
-        """There is something to be sent."""
-
-    def store_soon(self, document: OpenDocument) -> None:
-        """There is something to be stored."""
-
-    def resume(self, document: OpenDocument) -> None:
-        """The edit is over: give it what came meanwhile."""
-
-    def tell(self, event: Event) -> None: ...
-
-    def now_ms(self) -> int:
-        """Unix milliseconds."""
-
-    def forget(self, document: OpenDocument) -> None: ...
 
 
 class OpenDocument:
@@ -110,6 +59,7 @@ class OpenDocument:
         self.denied = ""
         """Why the edge lets this client only read."""
         self.editing = False
+        self._arriving = False
         self._host = host
         self._feed: Feed[Change] = Feed()
         self._events: Feed[Event] = Feed()
@@ -119,13 +69,15 @@ class OpenDocument:
         self._progressed: dict[Dot, Progress] = {}
         self._moved = False
         self._unstored_rejections: list[Rejection] = []
-        self._unheard: EditRejected | None = None
-        """A rejection that no `confirmed()` has raised yet."""
+        self._reload_ms = 0
+        """When it was asked for."""
         self.waiting = Waiting(doc, lambda: host.wake(self), lambda: host.why_offline)
         self._closed = False
         stored = host.store.load(doc)
         self.unmerged: dict[Dot, Progress] = {progress.dot: progress for progress in stored.edits} if stored else {}
         self._rejections = [*stored.rejected] if stored else []
+        self.parked: Parked | None = stored.parked if stored else None
+        """Why nothing is written here; None where it is."""
         self._own = stored.dots if stored else DotSet()
         # Invariant 3: the document may have been open in this session before.
         self._count = max((last for origin, _, last in self._own.ranges() if origin == host.origin), default=0)
@@ -169,7 +121,8 @@ class OpenDocument:
 
     @property
     def status(self) -> Status:
-        return Status(self._host.online, tuple(self.unmerged.values()), self.version, tuple(self._rejections))
+        unmerged, rejections = tuple(self.unmerged.values()), tuple(self._rejections)
+        return Status(self._host.online, unmerged, self.version, rejections, self.parked)
 
     # --- edits -------------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -179,7 +132,8 @@ class OpenDocument:
         Gives the pycrdt document; a root that is not there is made on first use: a Text by `crdt["body"]`, others by
         `crdt.get("rows", type=Array)`. Do not await within the block: nothing else of this document goes on meanwhile.
         Where the block raises, what ran before it is kept and stored as well (facts 1.9), and the error goes on.
-        Raises ReadOnly; LimitReached, StoreError, DocumentBroken: then the whole edit is undone, and `crdt` is another.
+        Raises ReadOnly, EditRejected (until `reload`); LimitReached, StoreError, DocumentBroken: then the whole edit is
+        undone, and `crdt` is another.
         """
         context = self._context(correlation, causation, actor)
         document = self._begin()
@@ -275,11 +229,16 @@ class OpenDocument:
         return context
 
     def check_writable(self) -> None:
-        """Raises ReadOnly, SessionClosed, as an edit would now."""
+        """Raises ReadOnly, EditRejected, SessionClosed, as an edit would now."""
         if self._closed:
             raise SessionClosed(f"{self.doc}: is closed; open it again")
         if self.read_only or self.denied:
             raise self._read_only()
+        self._must_not_be_parked()
+
+    def _must_not_be_parked(self) -> None:
+        if self.parked is not None:
+            raise rejected(self.doc, self.parked.reason)
 
     def _begin(self) -> Document:
         self.check_writable()
@@ -300,7 +259,7 @@ class OpenDocument:
             update = merge(made)
             shape = check_update(update)
             if self.replica.judge(shape).verdict is Verdict.EARLY:  # changed outside `edit()`: it goes with this one
-                update = self.replica.diff(state_vector_of(self.replica.clocks))
+                update = self.replica.diff(encode_clocks(self.replica.clocks))
                 shape = check_update(update)
             if len(update) > EDIT_BYTES_MAX:
                 raise LimitReached("EDIT_BYTES_MAX", len(update), EDIT_BYTES_MAX, "make several edits of it")
@@ -333,6 +292,7 @@ class OpenDocument:
             self.version if self._moved else None,
             tuple(self._progressed.values()),
             rejected=self._unstored_rejections,
+            parked=self.parked,
         )
 
     def stored(self) -> None:
@@ -349,7 +309,7 @@ class OpenDocument:
     def compaction(self) -> bytes | None:
         """The whole state, checked, where it is time to replace the rows by it, and all of them are stored."""
         due = self._rows >= COMPACT_ROWS or self._row_bytes >= COMPACT_BYTES
-        if not due or self._arrived or self.editing:
+        if not due or self._arrived or self.editing or self._arriving:
             return None
         self._rows = self._row_bytes = 0  # one that is refused is tried again after as many
         try:
@@ -407,6 +367,17 @@ class OpenDocument:
             self._feed.push(Change(self.doc, each, ()))
         self._host.store_soon(self)
 
+    @contextlib.contextmanager
+    def arriving(self) -> Iterator[None]:
+        """What is taken within it are the pieces of one update."""
+        self.replica.know_deletions()  # before: the first pieces delete unsaid what the last ones name
+        self._arriving = True
+        try:
+            yield
+        finally:
+            self._arriving = False
+            self._host.store_soon(self)
+
     def safe(self, stage: Stage, dots: Sequence[Dot], version: Version | None) -> None:
         now_ms = self._host.now_ms()
         moved: list[Dot] = []
@@ -432,20 +403,89 @@ class OpenDocument:
     def rejected(self, dots: Sequence[Dot], reason: str) -> None:
         """The leader refuses these edits. They stay in this document, and are not sent again."""
         now_ms = self._host.now_ms()
-        refused = [dot for dot in dots if self.unmerged.pop(dot, None) is not None]
-        if not refused:
-            return
-        for dot in refused:
-            self._progressed.pop(dot, None)
-            self._rejections.append(Rejection(dot, reason, now_ms))
-        self._unstored_rejections += self._rejections[-len(refused) :]
+        refused = [Rejection(dot, reason, now_ms) for dot in dots if dot in self.unmerged]
+        if refused:
+            self._unstored_rejections += refused
+            self._give_up(refused)
+            self.park(reason, tuple(each.dot for each in refused))
+
+    def _give_up(self, refused: Sequence[Rejection]) -> None:
+        for each in refused:
+            del self.unmerged[each.dot]
+            self._progressed.pop(each.dot, None)
+        self._rejections += refused
         del self._rejections[:-REJECTED_MAX]
-        self._host.store_soon(self)
-        remedy = "copy what you need, and go on in a new store"  # what builds on them can be merged nowhere
-        error = EditRejected(f"{self.doc}: {len(refused)} edits were rejected ({reason}); {remedy}")
-        if not self.waiting.rejected(refused, error):
-            self._unheard = error
-        self._tell(Rejected(self.doc, tuple(refused), reason, now_ms))
+
+    def park(self, reason: str, dots: tuple[Dot, ...] = ()) -> None:
+        """Invariant 4. `dots`: the edits that are refused, where that is known."""
+        now_ms = self._host.now_ms()
+        if self.parked is None or dots:
+            self.parked = Parked(reason, now_ms)  # the leader's reason says more
+            self._host.store_soon(self)
+            self.waiting.fail_confirmations(rejected(self.doc, self.parked.reason))
+            self._tell(Rejected(self.doc, dots, reason, now_ms))
+
+    @property
+    def sends(self) -> bool:
+        """There are edits that the leader may yet merge."""
+        return bool(self.unmerged) and self.parked is None
+
+    async def reload(self, *, timeout: float | None = None) -> None:
+        """Take what an edge holds in the place of a parked document; nothing happens where it is not parked.
+
+        What is here goes to `asides()`. `crdt` and its shared types are others from then on. Edits that others have, or
+        that an edge took and that build on nothing refused, go on; what goes with the copy is in `status.rejected`.
+        Raises NotYet when `timeout` seconds are over (then it stays parked), StoreError, SessionClosed.
+        """
+        if self._closed:
+            raise SessionClosed(f"{self.doc}: is closed; open it again")
+        if self.parked is not None:
+            self._reload_ms = self._reload_ms if self.waiting.reloading else self._host.now_ms()
+            await self.waiting.until_reloaded(timeout)
+
+    def adopt(self, whole: bytes) -> bool:
+        """What an edge holds has come, all of it. False: it has yet to give way to the leader; ask it again.
+
+        Raises InvalidUpdate, DocumentBroken.
+        """
+        parked = self.parked
+        assert parked is not None
+        now_ms = self._host.now_ms()
+        try:
+            old = self.state()
+            edits = [each.edit for each in self.pending(0, sys.maxsize, sys.maxsize)]
+            fresh = fresh_of(self.doc, whole, old, edits, self.unmerged, now_ms)
+            if fresh.complete and now_ms - self._reload_ms < GIVE_WAY_MS:
+                return False
+            refused = [Rejection(dot, parked.reason, now_ms) for dot in self.unmerged if dot not in fresh.kept]
+            self._host.store.commit(
+                [
+                    Writes(
+                        self.doc,
+                        progress=tuple(self._progressed.values()),
+                        rejected=(*self._unstored_rejections, *refused),
+                        replaced=fresh.state,
+                        copy=None if fresh.complete else Copy(parked, old),
+                    )
+                ]
+            )
+        except StoreError as error:
+            self.waiting.reloaded(error)
+            return False
+        self._give_up(refused)
+        self.stored()
+        self.parked = None
+        self.replica = Replica(self.doc)  # nothing of it stays, nor what waits in it
+        self._rebuild()
+        self._rows, self._row_bytes = self._host.store.update_rows(self.doc)
+        self._feed.push(Change(self.doc, whole, ()))
+        self.waiting.reloaded()
+        return True
+
+    def asides(self) -> list[Aside]:
+        """What was here before each `reload`, oldest first. Raises StoreError."""
+        copies = self._host.store.copies(self.doc)
+        return [Aside(self.doc, each.parked.reason, each.parked.at_ms, each.state) for each in copies]
 
     def at(self, version: Version) -> None:
         if self.replica.early:
@@ -495,11 +535,9 @@ class OpenDocument:
         """Until every edit of this store in this document, made so far, has come to `stage`.
 
         Raises NotYet when `timeout` seconds are over, SessionClosed, ReadOnly where the edge takes none of them, and
-        EditRejected where the leader refuses one: once, also where that was known before (`status.rejected` stays).
+        EditRejected where one is refused, until `reload`.
         """
-        if self._unheard is not None:
-            error, self._unheard = self._unheard, None
-            raise error
+        self._must_not_be_parked()
         left = [dot for dot, progress in self.unmerged.items() if progress.stage < stage]
         if left and self.denied:
             raise self._read_only()
@@ -511,10 +549,15 @@ class OpenDocument:
 
         It can be made offline, and it is good for ever. Raises NotYet where there is neither.
         """
-        if self._last is None and self.version is None:
+        last = self._last if self._last not in self._gone() else None
+        if last is None and self.version is None:
             raise NotYet(self.doc, "no edit and no version", "one of them")
-        version = self._last_version if self._last is not None else self.version
-        return encode_token(Token(self._host.namespace, self.doc, version, self._last))
+        version = self._last_version if last is not None else self.version
+        return encode_token(Token(self._host.namespace, self.doc, version, last))
+
+    def _gone(self) -> set[Dot]:
+        """Edits of this store that nobody will ever read, not even here."""
+        return {each.dot for each in self._rejections} if self.parked is None else set()
 
     async def read(self, *, at_least: str | None = None, timeout: float = 10.0) -> dict[str, JsonValue]:
         """`contents()`, when the document has come as far as the token.
@@ -535,7 +578,7 @@ class OpenDocument:
         )
 
     def _covers(self, token: Token) -> bool:
-        if token.dot is not None and token.dot in self._own:
+        if token.dot is not None and token.dot in self._own and token.dot not in self._gone():
             return True
         if self.replica.early:
             return False
@@ -558,15 +601,9 @@ class OpenDocument:
 
         It runs within the transaction: it reads, and changes nothing. What it raises goes to the event loop's handler.
         """
-
-        def guarded(event: object) -> None:
-            try:
-                callback(event)
-            except Exception as error:
-                asyncio.get_running_loop().call_exception_handler({"message": "observer", "exception": error})
-
-        self._observers.append(guarded)
-        return lambda: self._observers.remove(guarded)
+        observer = guarded(callback)
+        self._observers.append(observer)
+        return lambda: self._observers.remove(observer)
 
     async def close(self) -> None:
         """Store what is left and say good-bye to the edge. Edits that are not merged are sent by the next session."""
@@ -579,10 +616,3 @@ class OpenDocument:
         self.waiting.fail(error)
         self._feed.end()
         self._events.end()
-
-
-def state_vector_of(clocks: Mapping[int, int]) -> bytes:
-    """Client -> next clock, as Yjs writes it."""
-    held = {client: clock for client, clock in clocks.items() if clock}
-    numbers = [len(held), *(number for pair in sorted(held.items()) for number in pair)]
-    return b"".join([write_var_uint(number) for number in numbers])

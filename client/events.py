@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -15,13 +16,14 @@ from sync.errors import LimitReached
 from sync.extension import Stage
 from sync.ids import DocId, Dot, Version
 
-from .store import Progress, Rejection
+from .store import Parked, Progress, Rejection
 
 __all__ = [
     "Change",
     "Denied",
     "Event",
     "Feed",
+    "Observer",
     "Offline",
     "Online",
     "ReadOnlyHere",
@@ -31,6 +33,7 @@ __all__ = [
     "Status",
     "StoreFailed",
     "Stream",
+    "guarded",
 ]
 
 STREAM_COUNT_MAX: Final = 10_000  # not read by the program: a burst of a day offline fits, a forgotten reader does not
@@ -92,10 +95,11 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The leader has refused these edits of this store: they stay in this document, and nobody else ever sees them."""
+    """The document is parked: nobody else ever sees these edits of this store, nor what is written behind them."""
 
     doc: DocId
     dots: tuple[Dot, ...]
+    """Refused by the leader; none where an edge has refused something, or has taken the leader's document itself."""
     reason: str
     at_ms: int
     """Unix milliseconds."""
@@ -135,11 +139,28 @@ class Status:
     version: Version | None
     """Everything of the document up to here is in this store."""
     rejected: tuple[Rejection, ...] = ()
-    """Edits that the leader has refused, oldest first, the last 1,000."""
+    """Edits that the leader has refused, or that went with a rejected copy; oldest first, the last 1,000."""
+    parked: Parked | None = None
+    """Why nothing is written here until `OpenDocument.reload`."""
 
     def count(self, stage: Stage) -> int:
         """Edits that have come exactly so far."""
         return sum(progress.stage == stage for progress in self.edits)
+
+
+Observer = Callable[[object], None]
+
+
+def guarded(callback: Observer) -> Observer:
+    """What it raises goes to the event loop's handler."""
+
+    def observer(event: object) -> None:
+        try:
+            callback(event)
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler({"message": "observer", "exception": error})
+
+    return observer
 
 
 T = TypeVar("T")

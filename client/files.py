@@ -23,7 +23,7 @@ from sync.ids import DocId, parse_document_id
 from sync.roots import RootKind
 
 from .document import OpenDocument
-from .places import NotJson, WrongKind, parse_json, put, value_at
+from .places import NotJson, Readable, WrongKind, parse_json, put, value_at
 from .places import Path as Place
 
 __all__ = [
@@ -116,7 +116,7 @@ def _document_of(name: str) -> str:
 
 
 # --- contents ---------------------------------------------------------------------------------------------------------
-def text_place(plan: OpenDocument) -> Place:
+def text_place(plan: Readable) -> Place:
     """The root that holds the text: the only one there is, or the usual one of a new document. Raises WrongKind."""
     kinds = {
         name: root["kind"]
@@ -132,7 +132,7 @@ def text_place(plan: OpenDocument) -> Place:
     raise WrongKind(f"{plan.doc}: holds {names}, and not one text; name a place, or take --format json")
 
 
-def exported(plan: OpenDocument, format: Format, place: Place | None) -> bytes:
+def exported(plan: Readable, format: Format, place: Place | None) -> bytes:
     """Raises UnknownPath, WrongKind."""
     match format:
         case Format.UPDATE:

@@ -23,11 +23,19 @@ from websockets.uri import parse_uri
 from sync import extension, wire
 from sync.errors import InvalidFrame, InvalidInput, LimitReached, SkerryError
 from sync.ids import DocId
-from sync.limits import ADMIT_MS_MAX, EDGE_FRAME_BYTES_MAX, LOADING_FRAMES_MAX, RETRY_MS_MAX, RETRY_MS_MIN
+from sync.limits import (
+    ADMIT_MS_MAX,
+    EDGE_FRAME_BYTES_MAX,
+    LARGE_FRAME_BYTES,
+    LOADING_FRAMES_MAX,
+    RETRY_MS_MAX,
+    RETRY_MS_MIN,
+)
 
-from .channel import Channel
+from .channel import Channel, pieces_of
 from .document import OpenDocument
 from .events import Denied, Event, Offline, Online, Refused
+from .parking import refusal_of
 
 __all__ = ["InvalidAddress", "Link", "Token", "check_addresses"]
 
@@ -132,7 +140,7 @@ class Link:
     def tick(self) -> None:
         now_ms = self._now_ms()
         for channel in list(self._channels.values()):
-            if not channel.document.editing and channel.tick(now_ms):
+            if not channel.document.editing and (channel.tick(now_ms) or channel.stale(now_ms)):
                 self.wake(channel.document)
         for doc, (_, at_ms) in list(self._refusals.items()):
             if now_ms >= at_ms and doc in self._documents:
@@ -290,7 +298,10 @@ class Link:
             while True:
                 frame = await socket.recv(decode=False)
                 assert isinstance(frame, bytes)
-                self._receive(frame)
+                if len(frame) > LARGE_FRAME_BYTES:
+                    await self._receive_large(frame)
+                else:
+                    self._receive(frame)
                 count += 1
                 if count % _BURST == 0:
                     await asyncio.sleep(0)
@@ -313,6 +324,21 @@ class Link:
             return
         self._hear(channel, inner)
 
+    async def _receive_large(self, frame: bytes) -> None:
+        """Looked at in a thread and taken a piece a turn, so that it does not hold the program up. What comes behind it
+        waits unread: what it says of how far a document is, it says of the last piece."""
+        channel = self._channels.get(extension.decode_channel(frame, EDGE_FRAME_BYTES_MAX)[0])
+        pieces = [frame]
+        if channel is not None and not channel.reloads:
+            pieces = await asyncio.to_thread(pieces_of, frame)
+        if channel is None or len(pieces) < 2:
+            self._receive(frame)
+            return
+        with channel.document.arriving():
+            for piece in pieces:
+                self._receive(piece)
+                await asyncio.sleep(0)
+
     def _take_held(self, doc: DocId) -> None:
         held = self._held.pop(doc, ())
         try:
@@ -330,6 +356,8 @@ class Link:
     def _refused(self, channel: Channel, close: extension.CloseChannel) -> None:
         """The edge has closed this document. The others go on; this one is tried again, later and later."""
         doc = channel.document.doc
+        if reason := refusal_of(close):
+            channel.document.park(reason)
         self._channels.pop(channel.number, None)
         if self._by_doc.get(doc) is channel:
             del self._by_doc[doc]
@@ -358,7 +386,14 @@ class Link:
 
     async def _say(self, socket: ClientConnection, doc: DocId, opened: set[int]) -> None:
         """One page of one document; it comes back behind the others while it has more."""
-        channel = self._by_doc.get(doc)
+        channel, document = self._by_doc.get(doc), self._documents.get(doc)
+        stale = document is not None and (
+            channel.stale(self._now_ms()) if channel is not None else document.waiting.reloading
+        )
+        if stale and document is not None:
+            self.close(document)
+            self.open(document)
+            return
         if channel is None:
             return
         if channel.number in opened:

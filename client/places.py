@@ -14,18 +14,30 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from jsonpointer import JsonPointer, JsonPointerException
 
 from sync.document import Crdt, JsonValue, kind_of, splice
 from sync.errors import InvalidInput
+from sync.ids import DocId, Version
 from sync.roots import RootKind
 
 from .differences import list_splices, text_splices
 from .document import OpenDocument
 
-__all__ = ["NotJson", "Path", "UnknownPath", "WrongKind", "parse_json", "parse_path", "put", "remove", "value_at"]
+__all__ = [
+    "NotJson",
+    "Path",
+    "Readable",
+    "UnknownPath",
+    "WrongKind",
+    "parse_json",
+    "parse_path",
+    "put",
+    "remove",
+    "value_at",
+]
 
 Path = tuple[str, ...]
 
@@ -88,7 +100,21 @@ def _text(path: Path) -> str:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-def value_at(plan: OpenDocument, path: Path) -> JsonValue:
+class Readable(Protocol):
+    """A document that is open, or a copy of one."""
+
+    @property
+    def doc(self) -> DocId: ...
+
+    @property
+    def version(self) -> Version | None: ...
+
+    def contents(self) -> dict[str, JsonValue]: ...
+
+    def state(self) -> bytes: ...
+
+
+def value_at(plan: Readable, path: Path) -> JsonValue:
     """Raises UnknownPath."""
     values = _values(plan.contents())
     if not path:

@@ -22,9 +22,11 @@ from sync.errors import NotYet, SkerryError, StoreError
 from sync.extension import Stage
 
 from .client import Session, Unreachable, connect
-from .document import OpenDocument, SessionClosed
+from .document import OpenDocument
 from .events import Denied, Offline, Online, Refused, Stream
+from .host import SessionClosed
 from .link import InvalidAddress
+from .parking import EditRejected
 
 __all__ = ["Outcome", "Reach", "Refusal", "Unknown", "Work", "at_work", "temporary", "ws_address"]
 
@@ -176,6 +178,10 @@ class Work:
         await self.connected()
         return sorted({*here, *await asyncio.to_thread(_documents_of, self.session.address, self.reach.token)})
 
+    async def reload(self, plan: OpenDocument) -> None:
+        """What the edge holds, where something in the document was refused. Raises Refusal, Unreachable, NotYet."""
+        await self._or_vain(plan.reload(timeout=self.reach.timeout_s))
+
     # --- leaving them ------------------------------------------------------------------------------------------------
     async def outcome(self, plan: OpenDocument, stage: Stage, *, changed: bool) -> Outcome:
         """When its edits are as safe as `stage`, or it is known that they are not. Raises ReadOnly, Refusal."""
@@ -183,6 +189,10 @@ class Work:
         if not self.offline:
             try:
                 await self._or_vain(plan.confirmed(stage, timeout=self.reach.timeout_s), plan.doc)
+            except EditRejected:
+                if self.reach.store is not None or plan.parked is None:
+                    raise
+                raise Refusal(f"{plan.doc}: {plan.parked.reason}") from None  # there is no store to be reloaded
             except (NotYet, Unreachable):
                 why = self.session.why_offline or f"edge {self.session.edge} has not said so in time"
         least = min((progress.stage for progress in plan.status.edits), default=Stage.MERGED)

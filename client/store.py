@@ -26,10 +26,23 @@ from sync.errors import StoreBusy, StoreDamaged, StoreError, StoreTooNew
 from sync.extension import Edit, Stage
 from sync.ids import DocId, Dot, DotSet, Origin, Version
 
-__all__ = ["FORMAT", "Pending", "Progress", "Rejection", "Store", "StoredDocument", "StoredEdit", "Writes"]
+__all__ = [
+    "FORMAT",
+    "Copy",
+    "Parked",
+    "Pending",
+    "Progress",
+    "Rejection",
+    "Store",
+    "StoredDocument",
+    "StoredEdit",
+    "Writes",
+]
 
-FORMAT: Final = 2
-"""`PRAGMA user_version`. A change of the tables bumps it, and still reads the older ones. 2: rejected edits."""
+FORMAT: Final = 3
+"""`PRAGMA user_version`. A change of the tables bumps it, and still reads the older ones.
+
+2: rejected edits. 3: parked documents, and copies of what was in them."""
 
 APPLICATION_ID: Final = 0x534B5943  # "SKYC": an edge's store has another one
 
@@ -40,7 +53,16 @@ REJECTED_MAX: Final = 1_000  # kept per document, the newest: enough to see what
 _REJECTED: Final = (
     "CREATE TABLE rejected(row INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL, origin INTEGER NOT NULL,"
     " dot_seq INTEGER NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL, UNIQUE(document, origin, dot_seq))",
-    f"PRAGMA user_version = {FORMAT}",
+    "PRAGMA user_version = 2",
+)
+_PARKED: Final = (
+    "CREATE TABLE parked(document INTEGER PRIMARY KEY, reason TEXT NOT NULL, at_ms INTEGER NOT NULL)",
+    "CREATE TABLE aside(row INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL, reason TEXT NOT NULL,"
+    " at_ms INTEGER NOT NULL, state BLOB NOT NULL)",
+    # Before, a document went on with what was rejected in it, and nobody took what was written there.
+    "INSERT INTO parked SELECT document, reason, at_ms FROM rejected"
+    " WHERE row IN (SELECT max(row) FROM rejected GROUP BY document)",
+    "PRAGMA user_version = 3",
 )
 _SCHEMA: Final = (
     "CREATE TABLE documents(key INTEGER PRIMARY KEY, doc TEXT NOT NULL UNIQUE, epoch TEXT, seq INTEGER)",
@@ -57,6 +79,7 @@ _SCHEMA: Final = (
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
     *_REJECTED,
+    *_PARKED,
 )
 
 
@@ -77,6 +100,22 @@ class Rejection:
     dot: Dot
     reason: str
     at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Nothing more is written in this document: why, and since when (Unix milliseconds)."""
+
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A parked document as it was when another took its place."""
+
+    parked: Parked
+    state: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +148,9 @@ class StoredDocument:
     last: StoredEdit | None
     rejected: tuple[Rejection, ...] = ()
     """Oldest first."""
+    parked: Parked | None = None
+    copies: int = 0
+    """How many there are (`Store.copies`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +170,11 @@ class Writes:
     """The whole document, everything before and within this commit included."""
     rejected: Sequence[Rejection] = ()
     """Edits that leave the store: nobody will merge them."""
+    parked: Parked | None = None
+    replaced: bytes | None = None
+    """The whole document from now on, with every edit that is left: parked no more, and at no version yet."""
+    copy: Copy | None = None
+    """What was there before."""
 
 
 class Store:
@@ -193,6 +240,18 @@ class Store:
             self._progress(key, progress)
         for rejection in writes.rejected:
             self._reject(key, rejection)
+        if writes.parked is not None:
+            values = (key, writes.parked.reason, writes.parked.at_ms)
+            self._run.execute("INSERT OR REPLACE INTO parked VALUES (?, ?, ?)", values)
+        if writes.copy is not None:
+            self._run.execute(
+                "INSERT INTO aside(document, reason, at_ms, state) VALUES (?, ?, ?, ?)",
+                (key, writes.copy.parked.reason, writes.copy.parked.at_ms, writes.copy.state),
+            )
+        if writes.replaced is not None:
+            self._run.execute("DELETE FROM parked WHERE document = ?", (key,))
+            self._run.execute("UPDATE documents SET epoch = NULL, seq = NULL WHERE key = ?", (key,))
+            self._compact(key, writes.replaced)
         if writes.compacted is not None:
             self._compact(key, writes.compacted)
 
@@ -293,6 +352,8 @@ class Store:
             rejected = self._run.execute(
                 "SELECT origin, dot_seq, reason, at_ms FROM rejected WHERE document = ? ORDER BY row", (key,)
             )
+            parked = self._run.execute("SELECT reason, at_ms FROM parked WHERE document = ?", (key,)).fetchone()
+            copies = self._run.execute("SELECT count(*) FROM aside WHERE document = ?", (key,)).fetchone()[0]
             return StoredDocument(
                 state=state,
                 updates=tuple([update for (update,) in updates]),
@@ -303,7 +364,19 @@ class Store:
                 ),
                 last=StoredEdit(Dot(Origin(last[0]), last[1]), _version(last[2], last[3])) if last else None,
                 rejected=tuple([Rejection(Dot(Origin(o), n), reason, at) for o, n, reason, at in rejected]),
+                parked=Parked(*parked) if parked else None,
+                copies=copies,
             )
+
+    def copies(self, doc: DocId) -> list[Copy]:
+        """What was put aside of this document, oldest first."""
+        with self._reading():
+            rows = self._run.execute(
+                "SELECT a.reason, a.at_ms, a.state FROM aside AS a JOIN documents AS d ON d.key = a.document"
+                " WHERE d.doc = ? ORDER BY a.row",
+                (doc,),
+            )
+            return [Copy(Parked(reason, at_ms), state) for reason, at_ms, state in rows]
 
     def pending(self, doc: DocId, after: int, count_max: int, bytes_max: int) -> list[Pending]:
         """Edits that are not merged, behind row `after`, oldest first, at least one where there is any."""
@@ -330,12 +403,13 @@ class Store:
             return [DocId(doc) for (doc,) in self._run.execute("SELECT doc FROM documents ORDER BY doc")]
 
     def unmerged_documents(self) -> list[DocId]:
-        """Documents with edits that the leader has not merged, sorted."""
+        """Documents with edits that the leader has not merged and may yet, sorted."""
         with self._reading():
             return [
                 DocId(doc)
                 for (doc,) in self._run.execute(
-                    "SELECT doc FROM documents WHERE key IN (SELECT document FROM edits) ORDER BY doc"
+                    "SELECT doc FROM documents WHERE key IN (SELECT document FROM edits)"
+                    " AND key NOT IN (SELECT document FROM parked) ORDER BY doc"
                 )
             ]
 
@@ -419,8 +493,8 @@ def _prepare(path: Path, run: sqlite3.Connection) -> None:
     if fresh:
         for statement in _SCHEMA:
             run.execute(statement)
-    elif written < 2:
-        for statement in _REJECTED:
+    else:
+        for statement in (*(_REJECTED if written < 2 else ()), *(_PARKED if written < 3 else ())):
             run.execute(statement)
     run.execute("COMMIT")
 

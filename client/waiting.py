@@ -51,6 +51,7 @@ class Waiting:
         self._confirmations: list[_Confirmation] = []
         self._synced = False
         self._syncing: list[asyncio.Future[None]] = []
+        self._reloading: list[asyncio.Future[None]] = []
 
     # --- what an edge holds ------------------------------------------------------------------------------------------
     async def until_synced(self, timeout: float | None) -> None:
@@ -71,6 +72,32 @@ class Waiting:
         self._synced = is_so
         for future in self._syncing if is_so else ():
             _finish(future)
+
+    # --- the others' version -----------------------------------------------------------------------------------------
+    @property
+    def reloading(self) -> bool:
+        """Somebody waits for all that an edge holds, to have it in the place of what is here."""
+        return bool(self._reloading)
+
+    async def until_reloaded(self, timeout: float | None) -> None:
+        """Raises NotYet, and what `reloaded` is given."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reloading.append(future)
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout):
+                await future
+        except TimeoutError:
+            raise NotYet(self._doc, self._there("what was rejected"), "what an edge holds") from None
+        finally:
+            self._reloading.remove(future)
+
+    def reloaded(self, error: SkerryError | None = None) -> None:
+        for future in self._reloading:
+            if error is None:
+                _finish(future)
+            elif not future.done():
+                future.set_exception(error)
 
     # --- edits -------------------------------------------------------------------------------------------------------
     async def confirmed(self, dots: Iterable[Dot], stage: Stage, timeout: float | None) -> None:
@@ -95,15 +122,6 @@ class Waiting:
                 confirmation.left.difference_update(dots)
                 if not confirmation.left:
                     _finish(confirmation.done)
-
-    def rejected(self, dots: list[Dot], error: SkerryError) -> bool:
-        """These never become safer. True where somebody was told."""
-        told = False
-        for confirmation in self._confirmations:
-            if not confirmation.left.isdisjoint(dots) and not confirmation.done.done():
-                confirmation.done.set_exception(error)
-                told = True
-        return told
 
     # --- reads -------------------------------------------------------------------------------------------------------
     async def reach(self, text: str, token: Token, timeout: float, have: Callable[[], str]) -> None:
@@ -149,6 +167,7 @@ class Waiting:
     def fail(self, error: SkerryError) -> None:
         """Nobody will ever be told."""
         self.fail_confirmations(error)
+        self.reloaded(error)
         for future in [*self._syncing, *(each.reached for each in self.wanted.values())]:
             if not future.done():
                 future.set_exception(error)

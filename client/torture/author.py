@@ -29,8 +29,8 @@ from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from client import Safer, Session, Stage, connect
-from client.document import state_vector_of
 from sync import wire
+from sync.digest import encode_clocks
 from sync.document import Document, JsonValue
 from sync.errors import SkerryError
 from sync.limits import FRAME_BYTES_MAX
@@ -137,7 +137,7 @@ class Page:
         # What was echoed, not what is here: an edge that has never seen the rest answers nothing of it.
         clocks[self.document.crdt.client_id] = self._echoed
         self.socket = socket
-        await socket.send(wire.encode(wire.SyncStep1(state_vector_of(clocks))))
+        await socket.send(wire.encode(wire.SyncStep1(encode_clocks(clocks))))
         synced = False
         early: list[bytes] = []
         while True:

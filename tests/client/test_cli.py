@@ -364,7 +364,7 @@ def test_one_document_goes_to_standard_output(cluster: Cluster, doc: str, skerry
         (("set", "{doc}", "/body", '"x"', "--edge", "{a}", "--namespace", "other"), "is of namespace skerry"),
         (("set", "{doc}", "/body", '"x"', "--offline", "{tmp}/damaged.db"), "damaged.db: damaged"),
         (("set", "{doc}", "/body", '"x"', "--offline", "{tmp}"), "cannot be opened"),
-        (("set", "{doc}", "/body", '"x"', "--offline", "{tmp}/newer.db"), "reads up to 2; start a newer Skerry"),
+        (("set", "{doc}", "/body", '"x"', "--offline", "{tmp}/newer.db"), "reads up to 3; start a newer Skerry"),
         (("get", "a" * 257, "--edge", "{a}"), "document id: 257 bytes, at most 256; choose a shorter one"),
         (("get", "a\tb", "--edge", "{a}"), "document id: control character U+0009 is not allowed; remove it"),
         (("get", "{doc}", "--edge", "host:port"), "'ws://host:port': no address of an edge"),

@@ -6,15 +6,18 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from pycrdt import Array
+from pycrdt import Array, Doc, Text
 
 from client import connect
 from client.document import EDIT_BYTES_MAX, OpenDocument
+from sync import extension, wire
 from sync.errors import InvalidFrame, LimitReached
 from sync.extension import decode, decode_channel, encode, on_channel
+from sync.ids import Version
 from sync.limits import EDGE_FRAME_BYTES_MAX, FRAME_BYTES_MAX
+from sync.validate import check_update
 from sync.wire import SyncStep2
-from tests.client.edge import running, until
+from tests.client.edge import FakeEdge, running, until
 from tests.processes import Cluster
 
 PIECE = 12 * 1024 * 1024
@@ -110,3 +113,56 @@ def test_a_client_takes_larger_frames_than_an_edge() -> None:
     assert decode(inner, EDGE_FRAME_BYTES_MAX) == SyncStep2(b"x" * FRAME_BYTES_MAX)
     with pytest.raises(InvalidFrame, match=f"at most {EDGE_FRAME_BYTES_MAX}"):
         decode_channel(bytes(EDGE_FRAME_BYTES_MAX + 10), EDGE_FRAME_BYTES_MAX)
+
+
+def scattered(count: int) -> bytes:
+    """An update of so many structs, each put before all others."""
+    crdt: Doc[Text] = Doc()
+    body = crdt.get("body", type=Text)
+    with crdt.transaction():
+        for _ in range(count):
+            body.insert(0, "x" * 80)
+    return crdt.get_update()
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["an update", "an answer"])
+def test_a_large_update_comes_a_piece_a_turn_and_is_told_when_all_of_it_is_there(tmp_path: Path, live: bool) -> None:
+    count = 30_000
+    update = scattered(count)
+
+    async def test() -> None:
+        async with FakeEdge().serving() as edge, connect(edge.address, store=tmp_path / "ada.db") as session:
+            if not live:
+                edge.replica("notes/plan").take(update, check_update(update), 0)
+                edge.seq = 7
+            plan = await session.open("notes/plan")
+            changes = plan.changes()
+            turns: list[int] = []
+            loop = asyncio.get_running_loop()
+
+            def turn() -> None:
+                turns.append(len(plan.text("body")))
+                if turns[-1] < count * 80:
+                    loop.call_soon(turn)
+
+            if live:
+                await plan.synced(timeout=10)
+                loop.call_soon(turn)
+                await edge.say_all("notes/plan", wire.Update(update))
+                await edge.say_all("notes/plan", extension.At(Version(1, 7)))
+            else:
+                loop.call_soon(turn)
+                await plan.synced(timeout=30)
+                assert len(plan.text("body")) == count * 80
+            while plan.version is None:
+                assert len(plan.text("body")) in turns or not turns
+                await asyncio.sleep(0)
+            assert plan.version == Version(1, 7)
+            assert len(plan.text("body")) == count * 80
+            assert len(set(turns)) > 50, "others had their turns between the pieces"
+            assert len((await anext(changes)).update) < len(update) / 50
+
+        async with connect([], store=tmp_path / "ada.db") as session:
+            assert len((await session.open("notes/plan")).text("body")) == count * 80
+
+    running(test)

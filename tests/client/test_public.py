@@ -7,6 +7,7 @@ import client
 
 def test_the_public_surface_is_this() -> None:
     assert client.__all__ == [
+        "Aside",
         "Awareness",
         "Change",
         "Denied",
@@ -17,6 +18,7 @@ def test_the_public_surface_is_this() -> None:
         "Offline",
         "Online",
         "OpenDocument",
+        "Parked",
         "Progress",
         "ReadOnly",
         "ReadOnlyHere",
