@@ -93,7 +93,7 @@ class LeaderDaemon:
         await self.lease.stop()
         await self.tasks.stop()
         # Not waited for, which may be seconds: what a work would have found is nowhere yet. Its changes were not
-        # broadcast, so they are not acknowledged, and its snapshot is not stored: who leads next finds the same in the log.
+        # broadcast, so they are not acknowledged, and its snapshot is not stored: who leads next finds the same.
         self._worker.shutdown(wait=False, cancel_futures=True)
         await self.bus.stop(deadline_s)
 
