@@ -210,7 +210,7 @@ class Content:
 
     @property
     def held_bytes(self) -> int:
-        """Of the document, at most: it grows with what is taken, until it is loaded anew."""
+        """Of the document, at most: it grows with what is taken, until all of it is asked for, as compacting does."""
         return self._document.applied_bytes + self._waiting_bytes
 
     def into(self) -> Into:

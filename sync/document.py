@@ -94,7 +94,7 @@ class Document:
         self._listeners: list[_Listener] = []
         self._seams = Seams()
         self.applied_bytes = 0
-        """Of all that came in here: the document has at most so many."""
+        """Of all that came in here since somebody asked for the whole: the document has at most so many."""
         if state is not None:
             self.apply(state)
 
@@ -172,9 +172,11 @@ class Document:
     def state(self) -> bytes:
         """The whole document as one update."""
         try:
-            return self.crdt.get_update()
+            state = self.crdt.get_update()
         except BaseException as error:
             raise _broken(error, "state") from error
+        self.applied_bytes = len(state)
+        return state
 
     def deleted(self) -> Ranges:
         """Every deleted clock, as `sync.replica` compares it."""

@@ -180,6 +180,19 @@ def logged(seq: int, update: bytes) -> Logged:
     return Logged(Change(PLAN, Dot(Origin(5), seq), update, Context("a")), Version(EPOCH, seq))
 
 
+def test_a_document_that_was_written_over_and_over_counts_as_long_as_it_is() -> None:
+    replica, ada = Replica(PLAN), Document(client_id=1)
+    for _ in range(40):
+        for change in ((0, 0, "x" * 10_000), (0, 10_000, "")):
+            replica.take(update := ada.edit_text("t", *change), check_update(update), 0)
+    replica.materialise()
+    assert replica.held_bytes > limits.SPLIT_DOCUMENT_BYTES
+
+    replica.verified_state()  # as compacting asks for it
+
+    assert replica.held_bytes < 1_000
+
+
 def test_short_is_short() -> None:
     assert at_once_bytes(0) == limits.LARGE_FRAME_BYTES
     assert at_once_bytes(LENGTH) < len(SHORT) < limits.LARGE_FRAME_BYTES
