@@ -9,14 +9,14 @@ Invariants:
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from .brink import Doing, present
 from .clash import probing
-from .digest import Ranges, digest_of_snapshot, encode_clocks
+from .deleted import Deleted
+from .digest import digest_of_snapshot, encode_clocks
 from .document import Document
 from .errors import DocumentBroken
 from .ids import DocId
@@ -30,8 +30,6 @@ from .validate import Shape, check_update
 __all__ = ["Captured", "Content"]
 
 _T = TypeVar("_T")
-
-_NO_SPANS: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ class Content:
         """Of what waits to be applied, but for keystrokes."""
         self.unapplied_bytes = 0
         """Of broadcasts, since something was applied: whoever only listens has to call `materialise` now and then."""
-        self._deleted: Ranges | None = None
+        self._deleted: Deleted | None = None
         self._named: int | None = None if self.clocks else 0
         """Structs that named a type as their parent: at most so many. None: what was loaded was not looked at."""
         self._places: Places | None = None
@@ -111,7 +109,7 @@ class Content:
                 clocks[client] = following
         if shape.deletes and self._deleted is not None:
             for client, first, following in shape.deletes:
-                _add_range(self._deleted.setdefault(client, []), first, following)
+                self._deleted.add(client, first, following)
         if shape.names and self._named is not None:
             self._named += shape.names
         if pieces is None:
@@ -256,8 +254,12 @@ class Content:
         Yrs deletes a value when another one is put for it, and not everywhere: seen here as deleted already, the range
         would be kept from the disk and from clients (simulator, seed 3194).
         """
+        self._known_deletions()
+
+    def _known_deletions(self) -> Deleted:
         if self._deleted is None:
-            self._deleted = self._read(Document.deleted)
+            self._deleted = Deleted(self._read(Document.snapshot))
+        return self._deleted
 
     def prepare(self) -> None:
         """Read now what the first deletion and the next nested type would wait for: a second of a large document."""
@@ -294,32 +296,4 @@ class Content:
         self._deleted = None
 
     def _deleted_already(self, shape: Shape) -> bool:
-        if self._deleted is None:
-            self._deleted = self._read(Document.deleted)
-        deleted = self._deleted
-        of, spans, at = -1, _NO_SPANS, 0
-        for client, first, following in shape.deletes:
-            if client != of:
-                of, spans, at = client, deleted.get(client, _NO_SPANS), 0
-            if at < len(spans) and spans[at][0] <= first and following <= spans[at][1]:  # they mostly ascend alike
-                at += 1
-                continue
-            at = bisect_right(spans, (first, 1 << 62)) - 1
-            if at < 0 or following > spans[at][1]:
-                return False
-            at += 1
-        return True
-
-
-def _add_range(spans: list[tuple[int, int]], first: int, following: int) -> None:
-    """Keep `spans` ascending, disjoint and non-adjacent."""
-    at = bisect_right(spans, (first, 1 << 62))
-    if at and spans[at - 1][1] >= first:
-        at -= 1
-        first = spans[at][0]
-        following = max(following, spans[at][1])
-    end = at
-    while end < len(spans) and spans[end][0] <= following:
-        following = max(following, spans[end][1])
-        end += 1
-    spans[at:end] = [(first, following)]
+        return self._known_deletions().holds(shape.deletes)
