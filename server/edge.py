@@ -151,6 +151,7 @@ class EdgeDaemon:
             lambda conn: self.machine.pending_bytes(conn),
             lambda conn: self.machine.pieces_come(conn),
             lambda conn: self.machine.replica_of(conn),
+            self.connections.get,
         )
         self.tasks = Tasks(log)
         self._committing = False
