@@ -32,8 +32,9 @@ from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, St
 from sync.hosted import built
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id
 from sync.limits import COMMIT_LAZY_MS, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS, SPLIT_FRAME_BYTES
-from sync.nesting import places_of
+from sync.nesting import Places, places_of
 from sync.ports import StoredDocument
+from sync.replica import Replica
 from sync.slow import Readers
 from sync.step import (
     AskSync,
@@ -420,7 +421,7 @@ class EdgeDaemon:
                 self._in(
                     self._large.checker,
                     lambda: places_of(state),
-                    lambda places: self._do(self.machine.places_found(replica, places)),
+                    lambda places: self._places_found(replica, places),
                 )
             case Look(doc, number, update, into):
                 self._in(
@@ -441,7 +442,15 @@ class EdgeDaemon:
 
     def _loaded(self, doc: DocId, stored: StoredDocument | None) -> None:
         self._do(self.machine.loaded(doc, stored, now_ms()))
+        self._moved()
+
+    def _places_found(self, replica: Replica, places: Places | None) -> None:
+        self._do(self.machine.places_found(replica, places, now_ms()))
+        self._moved()
+
+    def _moved(self) -> None:
         self._large.moved()
+        self._asking.moved()
 
     def _load(self, doc: DocId) -> StoredDocument | None:
         """In the reader's thread: the document too is made here, in calls of a few milliseconds (`sync.loading`)."""

@@ -137,7 +137,7 @@ class Island:
                 case Verify(_, captured):
                     self.do(self.edge.verified(captured, refusal_of(captured)))
                 case FindPlaces(_, replica, state):
-                    self.do(self.edge.places_found(replica, places_of(state)))
+                    self.do(self.edge.places_found(replica, places_of(state), self.now))
                 case Look() | TakeOn():
                     self.waiting.append(effect)
                     if not self.by_turns:
