@@ -17,7 +17,7 @@ from sync.replica import Replica
 from sync.step import FindPlaces, Look, Pause, Resume, TakeOn
 from sync.validate import check_update
 from tests.sync.stage import PLAN, Ada, Chair, Island, Log, frame
-from tests.sync.test_nesting import as_deep_as_may_be, level
+from tests.sync.test_nesting import DELETE_OUTERMOST, as_deep_as_may_be, level
 
 
 @pytest.fixture(autouse=True)
@@ -101,30 +101,37 @@ def test_who_sends_much_meanwhile_is_not_read() -> None:
     assert clocks_of(made)[9] == LOADING_FRAMES_HELD
 
 
-def test_a_refusal_is_judged_on_what_is_found_then_and_others_go_on() -> None:
+def placed() -> Island:
+    """It is known where everything stands, as deep as may be."""
     made = island(NESTING_MAX + 1)
+    made.send(2, frame(WIDE))
     all_turns(made)
+    return made
+
+
+def test_a_refusal_is_judged_on_what_is_found_then_and_others_go_on() -> None:
+    made = placed()
     made.send(1, frame(level(NESTING_MAX + 1)))
-    made.send(2, frame(level(0, client=2, within=0)))
+    made.send(2, frame(level(0, client=3, within=0)))
+    assert [type(effect) for effect in made.waiting] == [FindPlaces]
     assert made.closed == {}
 
     all_turns(made)
     assert "nested deeper" in made.closed[1][1]
     assert set(made.closed) == {1}
-    assert clocks_of(made) == {1: NESTING_MAX + 1, 2: 1}
+    assert clocks_of(made) == {1: NESTING_MAX + 1, 2: 1, 3: 1}
 
 
 def test_what_is_deep_by_what_was_known_and_not_by_what_is_there_is_taken() -> None:
-    made = island(NESTING_MAX + 1)
-    all_turns(made)
-    made.send(2, frame(bytes.fromhex("000101010001")))  # the outermost, and all within it
+    made = placed()
+    made.send(2, frame(DELETE_OUTERMOST))  # and all within it
     made.commit()
 
     made.send(1, frame(level(NESTING_MAX + 1)))
     all_turns(made)
 
     assert made.closed == {}
-    assert clocks_of(made) == {1: NESTING_MAX + 2}
+    assert clocks_of(made) == {1: NESTING_MAX + 2, 2: 1}
 
 
 def test_what_an_early_one_names_counts_before_it_is_let_in() -> None:
