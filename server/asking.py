@@ -71,9 +71,9 @@ class Asking:
             if step is None:
                 return replace(looked, pieces=())
             self._do(step)
-            await asyncio.sleep(0)
-            if not self._machine.seeks(answer.doc):
+            if not self._machine.seeks(answer.doc):  # else it may not have been taken
                 pieces.popleft()
+            await asyncio.sleep(0)
             while self._machine.seeks(answer.doc):
                 self._moved.clear()
                 await self._moved.wait()
