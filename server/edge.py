@@ -78,6 +78,7 @@ log = logging.getLogger("skerry.edge")
 
 TICK_S = 0.1
 SPREAD_REST = 4  # presence to thousands of clients takes at most a fifth of the time
+STORE_RETRY_S = 1.0  # a read that the disk refused
 LOG_WARNING_MS = 10_000  # between two warnings that the log refuses changes
 STORE = "edge.db"  # in the directory of its data
 ASIDE = "aside"  # there too: what was set aside
@@ -260,7 +261,8 @@ class EdgeDaemon:
         if quiet and witness != self._witness_kept:
             self._witness_kept = witness
             version, doc, dot = witness
-            self._in(self._reader, lambda: self.store.set_meta(WITNESS, f"{version} {dot} {doc}"), lambda _: None)
+            kept = f"{version} {dot} {doc}"
+            self._in(self._reader, lambda: self.store.set_meta(WITNESS, kept), lambda _: None, again=False)
 
     # --- clients -----------------------------------------------------------------------------------------------------
     def opened(self, connection: Connection, doc: DocId, extended: bool = False, read_only: bool = False) -> ConnId:
@@ -540,17 +542,27 @@ class EdgeDaemon:
             self._idle.set()
         self._wake_flush()
 
-    def _in(self, executor: ThreadPoolExecutor, work: Callable[[], _T], then: Callable[[_T], None]) -> None:
-        """Run `work` in a thread of the store, `then` on the loop with what it gave."""
+    def _in(
+        self, executor: ThreadPoolExecutor, work: Callable[[], _T], then: Callable[[_T], None], *, again: bool = True
+    ) -> None:
+        """Run `work` in a thread of the store, `then` on the loop with what it gave.
+
+        `again`: the machine waits for it, until the disk can be read once more.
+        """
 
         async def run() -> None:
-            try:
-                result = await self._loop.run_in_executor(executor, work)
-            except StoreError as error:
-                log.error("store_failed detail=%r", str(error))
-                self._look_at(error)
-            else:
-                then(result)
+            while True:
+                try:
+                    result = await self._loop.run_in_executor(executor, work)
+                except StoreError as error:
+                    log.error("store_failed detail=%r", str(error))
+                    self._look_at(error)
+                    if not again:
+                        return
+                    await asyncio.sleep(STORE_RETRY_S)
+                else:
+                    then(result)
+                    return
 
         self.tasks.spawn(run())
 
