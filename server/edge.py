@@ -16,7 +16,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol, TypeVar
@@ -78,7 +78,7 @@ log = logging.getLogger("skerry.edge")
 
 TICK_S = 0.1
 SPREAD_REST = 4  # presence to thousands of clients takes at most a fifth of the time
-STORE_RETRY_S = 1.0  # a read that the disk refused
+RETRY_S = 1.0  # what the disk, or the log, would not say
 LOG_WARNING_MS = 10_000  # between two warnings that the log refuses changes
 STORE = "edge.db"  # in the directory of its data
 ASIDE = "aside"  # there too: what was set aside
@@ -401,8 +401,14 @@ class EdgeDaemon:
                 self.tasks.spawn(self._asking.ask_sync(effect.ask))
             case LoadLogged(doc):
                 self.tasks.spawn(self._asking.load_logged(doc))
-            case ListDocuments(in_log):
-                self.tasks.spawn(self._list(in_log))
+            case ListDocuments(True):
+                self.tasks.spawn(self._list_log())
+            case ListDocuments():
+                self._in(
+                    self._reader,
+                    self.store.documents,
+                    lambda docs: self._do(self.machine.listed(docs, False, now_ms())),
+                )
             case PresenceOut(doc, payload):
                 self.bus.send_presence(doc, payload)
             case Follow(doc):
@@ -476,17 +482,16 @@ class EdgeDaemon:
             self._warn_after_ms = now_ms() + LOG_WARNING_MS
             log.warning("log_refuses detail=%r outbox=%d", str(error), self.store.outbox_totals().count)
 
-    async def _list(self, in_log: bool) -> None:
-        docs: Iterable[DocId]
-        if in_log:
+    async def _list_log(self) -> None:
+        while self.bus.state.state == "up":  # else the next link asks anew
             try:
                 docs = await self.bus.documents()
             except BusError as error:
                 log.warning("documents_unlisted detail=%r", str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._do(self.machine.listed(docs, True, now_ms()))
                 return
-        else:
-            docs = await self.read_store(self.store.documents)
-        self._do(self.machine.listed(docs, in_log, now_ms()))
 
     # --- the disk ----------------------------------------------------------------------------------------------------
     def _flush(self) -> None:
@@ -559,7 +564,7 @@ class EdgeDaemon:
                     self._look_at(error)
                     if not again:
                         return
-                    await asyncio.sleep(STORE_RETRY_S)
+                    await asyncio.sleep(RETRY_S)
                 else:
                     then(result)
                     return
