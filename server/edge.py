@@ -32,9 +32,8 @@ from sync.errors import BusError, DocumentBroken, InvalidInput, StoreDamaged, St
 from sync.hosted import built
 from sync.ids import ORIGIN_MAX, ConnId, DocId, Dot, Origin, Version, parse_document_id
 from sync.limits import COMMIT_LAZY_MS, OUTBOX_WARN_MS, OUTBOX_WARN_PERCENT, PRESENCE_JOIN_MS, SPLIT_FRAME_BYTES
-from sync.nesting import Places, places_of
+from sync.nesting import places_of
 from sync.ports import StoredDocument
-from sync.replica import Replica
 from sync.slow import Readers
 from sync.step import (
     AskSync,
@@ -377,7 +376,7 @@ class EdgeDaemon:
                 self._in(
                     self._reader,
                     lambda: self._load(doc),
-                    lambda stored: self._loaded(doc, stored),
+                    lambda stored: self._go_on(self.machine.loaded(doc, stored, now_ms())),
                 )
             case Pause(conn):
                 if conn in self.connections:
@@ -429,7 +428,7 @@ class EdgeDaemon:
                 self._in(
                     self._large.checker,
                     lambda: places_of(state),
-                    lambda places: self._places_found(replica, places),
+                    lambda places: self._go_on(self.machine.places_found(replica, places, now_ms())),
                 )
             case Look(doc, number, update, into):
                 self._in(
@@ -448,15 +447,9 @@ class EdgeDaemon:
     def _take_on(self, doc: DocId, number: int) -> None:
         self._do(self.machine.take_on(doc, number, now_ms()))
 
-    def _loaded(self, doc: DocId, stored: StoredDocument | None) -> None:
-        self._do(self.machine.loaded(doc, stored, now_ms()))
-        self._moved()
-
-    def _places_found(self, replica: Replica, places: Places | None) -> None:
-        self._do(self.machine.places_found(replica, places, now_ms()))
-        self._moved()
-
-    def _moved(self) -> None:
+    def _go_on(self, step: EdgeStep) -> None:
+        """A document is there, or it was found where everything in it stands."""
+        self._do(step)
         self._large.moved()
         self._asking.moved()
 
