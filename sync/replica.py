@@ -173,7 +173,7 @@ class Replica(Content):
         if judgement.verdict is Verdict.EARLY:
             self._set_aside(Early(update, shape, now_ms, conn, seq, judgement.missing))
             return _TAKEN_EARLY
-        early = self._early_names() if self.hurried and self.early else 0
+        early = self._early_names() if self.hurried and self.early and self._lets_in(shape) else 0
         if shape.names or early:
             self._look_at_depth(update, shape.names, early)
         if self._suspected:
@@ -257,6 +257,14 @@ class Replica(Content):
                     updates.append(held.update)
                     moved = True
         return tuple(released), tuple(refused)
+
+    def _lets_in(self, shape: Shape) -> bool:
+        """This may be what an early one waits for."""
+        clocks, reach = self.clocks, {client: following for client, _, following in shape.brings}
+        return any(
+            all(max(clocks.get(client, 0), reach.get(client, 0)) >= clock for client, clock in held.missing)
+            for held in self.early
+        )
 
     def _early_names(self) -> int:
         return sum(held.shape.names for held in self.early)

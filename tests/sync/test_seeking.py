@@ -148,6 +148,16 @@ def test_what_an_early_one_names_counts_before_it_is_let_in() -> None:
     assert set(made.closed) == {2}
 
 
+def test_an_early_one_that_names_much_holds_up_nobody_who_does_not_let_it_in() -> None:
+    made = placed()
+    made.send(1, frame(level(NESTING_MAX + 3)))
+
+    made.send(2, frame(Ada(9).type("a")))
+
+    assert made.waiting == []
+    assert clocks_of(made)[9] == 1
+
+
 def said(*updates: bytes) -> list[Merged]:
     log = Log()
     chair = Chair(log)
