@@ -117,6 +117,8 @@ async def test_an_answer_that_nests_deeply_waits_in_pieces_until_it_is_found_whe
 
     async def answered(ask: SyncAsk, shard: int) -> SyncAnswer:
         asked.append(ask.ask)
+        if len(asked) > 1:  # its own edits are on their way: it asks again, and the first answer has to do
+            await asyncio.Event().wait()
         state = leader.materialise().state()
         return SyncAnswer(PLAN, ask.ask, state, leader.state_vector(), Version(EPOCH, 9), DotSet(), "", DotSet())
 
@@ -142,7 +144,6 @@ async def test_an_answer_that_nests_deeply_waits_in_pieces_until_it_is_found_whe
         assert len(threads) == 1
         assert threads[0] != threading.get_ident()
         await until(lambda: replica.version == Version(EPOCH, 9))
-        assert len(asked) == 1, "it was taken as it came"
     finally:
         await daemon.stop(1.0)
 
