@@ -17,7 +17,7 @@ from typing import Final
 
 from .dialect import HOCUSPOCUS, YJS, Dialect
 from .machine import Cores
-from .servers import Process, Server, Target, free_port, start_process, wait_listening
+from .servers import Process, Processes, Server, Target, free_port, wait_listening
 
 __all__ = ["Hocuspocus", "HocuspocusRedis", "PycrdtWebsocket", "YWebsocket", "peers"]
 
@@ -77,12 +77,10 @@ class _Peer:
     dialect: Dialect = YJS
 
     def __init__(self) -> None:
-        self._processes: list[Process] = []
+        self._processes = Processes()
 
     def stop(self) -> None:
-        for process in reversed(self._processes):
-            process.stop()
-        self._processes.clear()
+        self._processes.stop()
 
     def _run(
         self,
@@ -93,8 +91,7 @@ class _Peer:
         env: dict[str, str] | None = None,
     ) -> tuple[Process, tuple[str, int]]:
         port = free_port()
-        process = start_process(name, command(port), folder, cores, env)
-        self._processes.append(process)
+        process = self._processes.start(name, command(port), folder, cores, env)
         wait_listening(process, ("127.0.0.1", port))
         return process, ("127.0.0.1", port)
 

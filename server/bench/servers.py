@@ -10,8 +10,9 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,7 +21,7 @@ from .dialect import Dialect
 from .machine import Cores, pin
 from .wires import Address, BenchError
 
-__all__ = ["Process", "Server", "Target", "free_port", "ready", "start_process", "wait_listening"]
+__all__ = ["Process", "Processes", "Server", "Target", "free_port", "ready", "wait_listening"]
 
 READY_S_MAX: Final = 30.0
 STOP_S_MAX: Final = 10.0
@@ -87,23 +88,57 @@ class Process:
         self.child.wait()
 
 
-def start_process(
-    name: str, command: Sequence[str], folder: Path, cores: Cores, env: Mapping[str, str] | None = None
-) -> Process:
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / f"{name}.log"
-    with open(log, "wb") as out:
-        child = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-        )
-    with contextlib.suppress(ProcessLookupError):
-        pin(cores.servers, child.pid)
-    return Process(name, child, log)
+class Processes:
+    """The children of one server."""
+
+    def __init__(self) -> None:
+        self._children: list[Process] = []
+
+    def start(
+        self, name: str, command: Sequence[str], folder: Path, cores: Cores, env: Mapping[str, str] | None = None
+    ) -> Process:
+        """None is forgotten: a signal that comes meanwhile ends the bench once `stop` knows the child."""
+        folder.mkdir(parents=True, exist_ok=True)
+        log = folder / f"{name}.log"
+        with open(log, "wb") as out, _signals_wait():
+            child = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+            )
+            process = Process(name, child, log)
+            self._children.append(process)
+        with contextlib.suppress(ProcessLookupError):
+            pin(cores.servers, child.pid)
+        return process
+
+    def stop(self) -> None:
+        """The last one first."""
+        for process in reversed(self._children):
+            process.stop()
+        self._children.clear()
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where no signal is met
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for signum in came:
+            signal.raise_signal(signum)
 
 
 def ready(process: Process, condition: Callable[[], bool], what: str) -> None:

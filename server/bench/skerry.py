@@ -16,7 +16,7 @@ from typing import Final
 
 from .dialect import YJS
 from .machine import Cores
-from .servers import Process, Target, ready, start_process
+from .servers import Process, Processes, Target, ready
 from .wires import Address, BenchError
 
 __all__ = ["Edge", "Edges", "linked"]
@@ -32,7 +32,7 @@ NOWHERE: Final = "nats://127.0.0.1:1"
 
 class _Skerry:
     def __init__(self) -> None:
-        self._processes: list[Process] = []
+        self._processes = Processes()
 
     @property
     def version(self) -> str:
@@ -42,18 +42,15 @@ class _Skerry:
         return None
 
     def stop(self) -> None:
-        for process in reversed(self._processes):
-            process.stop()
-        self._processes.clear()
+        self._processes.stop()
 
     def run(self, name: str, *arguments: str, folder: Path, cores: Cores) -> tuple[Process, Address]:
         """One command, until it says that it is ready."""
         package = str(Path(__file__).resolve().parents[2])
         environment = {**UNLIMITED, "PYTHONPATH": package}
-        process = start_process(
+        process = self._processes.start(
             name, [sys.executable, "-m", "server.cli", *arguments, "--log-level", "warning"], folder, cores, environment
         )
-        self._processes.append(process)
         ready(process, lambda: b"\nready " in b"\n" + process.log.read_bytes(), "it is ready")
         line = next(
             line for line in process.log.read_text("utf-8", "replace").splitlines() if line.startswith("ready ")
