@@ -6,12 +6,14 @@ Room: bytes that are trusted: the gate has let them in, or they are stored.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
+from . import limits
 from .document import Document, merge_mended
 from .errors import InvalidUpdate
 from .limits import SLICE_BYTES, SLICE_STRUCTS, SPLIT_DOCUMENT_BYTES, WHOLE_BYTES
-from .slices import cut
+from .slices import Weighed, cut, weighed
 from .splits import Into, at_once_bytes
 from .validate import check_update
 
@@ -86,16 +88,29 @@ def _loaded(state: bytes | None) -> Document:
     if state is None or len(state) <= WHOLE_BYTES:
         return Document(state)
     try:
-        pieces = cut(state, {}, Into(len(state)))
+        pieces = weighed(state, {}, Into())
     except InvalidUpdate:
         return Document(state)  # stored by a version that refused less
     document = Document()
-    for group in _slices(document.mended(pieces)):
-        if len(group) == 1:
-            document.apply_mended(*group)  # cut for this already
-        else:
-            _apply_to_large(document, group)
+    mended = iter(document.mended([piece.update for piece in pieces]))
+    for count in _together(pieces):
+        document.apply_mended(*islice(mended, count))
     return document
+
+
+def _together(pieces: Sequence[Weighed]) -> Iterator[int]:
+    """How many at a time: many small ones, as long as they copy no more than one piece may, in whatever order."""
+    count = size = cuts = dearest = 0
+    for piece in pieces:
+        size += len(piece.update)
+        cuts += piece.cuts
+        dearest = max(dearest, piece.dearest)
+        if count and (size > SLICE_BYTES or count >= SLICE_STRUCTS or cuts * dearest > limits.SPLIT_BYTES):
+            yield count
+            count, size, cuts, dearest = 0, len(piece.update), piece.cuts, piece.dearest
+        count += 1
+    if count:
+        yield count
 
 
 def _stands(update: bytes, clocks: dict[int, int]) -> bool:

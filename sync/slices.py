@@ -19,6 +19,7 @@ from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from . import limits
 from .lib0 import write_var_uint
@@ -27,10 +28,21 @@ from .splits import Into, Splits
 from .structs import NOBODY, Structs, in_order, read_structs
 from .validate import Shape, _uint, check_update  # the same grammar, and it must not be written twice
 
-__all__ = ["Piece", "cut", "pieces_of", "wants_cutting"]
+__all__ = ["Piece", "Weighed", "cut", "pieces_of", "wants_cutting", "weighed"]
 
 Piece = tuple[bytes, Shape]
 """An update that was cut out of a larger one, checked."""
+
+
+class Weighed(NamedTuple):
+    """A piece, and what it makes Yrs copy (`sync.splits`): taken together with others it comes in another order, and
+    then each of its cuts copies at most as much as the dearest of all of them."""
+
+    update: bytes
+    cuts: int
+    dearest: int
+    """Bytes."""
+
 
 NEW = Into()
 _STRUCT_BYTES = 5  # at least, of one that stands beside another
@@ -57,11 +69,19 @@ _CONTENT_DELETED = 1
 
 def cut(update: bytes, known: Mapping[int, int], into: Into = NEW) -> list[bytes]:
     """Of a checked update; what is `known` (client -> next clock) is left out. Raises InvalidUpdate (`in_order`)."""
-    structs, deletes_at = read_structs(update)
+    return [piece.update for piece in weighed(update, known, into)]
+
+
+def weighed(
+    update: bytes, known: Mapping[int, int], into: Into, read: tuple[Mapping[int, Structs], int] | None = None
+) -> list[Weighed]:
+    """`cut`. `read`: what `read_structs` has found."""
+    structs, deletes_at = read_structs(update) if read is None else read
     splits = Splits(into, len(update))
     counts = splits.counts
-    pieces: list[bytes] = []
-    client, begin, end, clock, following, count, copied = 0, 0, 0, 0, 0, 0, 0
+    pieces: list[Weighed] = []
+    client, begin, end, clock, following, count = 0, 0, 0, 0, 0, 0
+    copies = copied = cuts = dearest = 0
     gone: list[int] = []  # first and next clock, in turn
     said: dict[int, list[tuple[int, int]]] = {}
     for of, at in in_order(structs, known):
@@ -72,9 +92,13 @@ def cut(update: bytes, known: Mapping[int, int], into: Into = NEW) -> list[bytes
         fits = of == client and own.begins[at] == end and own.clocks[at] == following
         if not fits or count >= SLICE_STRUCTS or end - begin >= SLICE_BYTES or copied > limits.SPLIT_BYTES:
             if count:
-                pieces.append(_piece(update, client, clock, count, begin, end, gone))
+                piece = _piece(update, client, clock, count, begin, end, gone)
+                pieces.append(Weighed(piece, cuts, dearest))
             client, begin, clock, count, gone = of, own.begins[at], own.clocks[at], 0, []
-            copied = copies if counts else 0
+            copied, cuts, dearest = copies, 0, 0
+        if copies:
+            cuts += 2  # a struct stands between two
+            dearest = max(dearest, copies)
         if (info := update[own.begins[at]]) == _COLLECTED or info & 31 == _CONTENT_DELETED:
             if gone and gone[-1] == own.clocks[at]:
                 gone[-1] = own.followings[at]
@@ -87,7 +111,7 @@ def cut(update: bytes, known: Mapping[int, int], into: Into = NEW) -> list[bytes
                 spans.append((own.clocks[at], own.followings[at]))
         end, following, count = own.ends[at], own.followings[at], count + 1
     if count:
-        pieces.append(_piece(update, client, clock, count, begin, end, gone))
+        pieces.append(Weighed(_piece(update, client, clock, count, begin, end, gone), cuts, dearest))
     return pieces + _deletions(update, deletes_at, said, splits)
 
 
@@ -113,9 +137,9 @@ def _piece(update: bytes, client: int, clock: int, count: int, begin: int, end: 
     return head + update[begin:end] + deletes
 
 
-def _deletions(b: bytes, i: int, said: Mapping[int, Sequence[tuple[int, int]]], splits: Splits) -> list[bytes]:
+def _deletions(b: bytes, i: int, said: Mapping[int, Sequence[tuple[int, int]]], splits: Splits) -> list[Weighed]:
     """But for what is `said` already, by client. In their order: 150,000 backwards take pycrdt 36 s instead of one."""
-    pieces: list[bytes] = []
+    pieces: list[Weighed] = []
     clients, i = _uint(b, i, len(b))
     for _ in range(clients):
         client, i = _uint(b, i, CLIENT_ID_MAX)
@@ -140,28 +164,29 @@ def _deletions(b: bytes, i: int, said: Mapping[int, Sequence[tuple[int, int]]], 
             ordered = ordered and first >= last
             last = first
         order = range(len(starts)) if ordered else sorted(range(len(starts)), key=starts.__getitem__)
-        for some in _portions(client, order, starts, followings, splits):
+        for some, dearest in _portions(client, order, starts, followings, splits):
             spelled = b"".join([b[begins[each] : ends[each]] for each in some])
-            pieces.append(head + write_var_uint(len(some)) + spelled)
+            pieces.append(Weighed(head + write_var_uint(len(some)) + spelled, 2 * len(some), dearest))
     return pieces
 
 
 def _portions(
     client: int, order: Sequence[int], starts: Sequence[int], followings: Sequence[int], splits: Splits
-) -> Iterator[Sequence[int]]:
-    """Of ranges that ascend in this order: what one piece has of them."""
+) -> Iterator[tuple[Sequence[int], int]]:
+    """Of ranges that ascend in this order: what one piece has of them, and what the dearest copies."""
     if splits.counts:
         end = max(splits.end(client), max(followings, default=0))
         order = _halving(order, [starts[each] for each in order], end)
-    begin = copied = 0
+    begin = copied = dearest = 0
     for at, each in enumerate(order):
         copies = splits.cut(client, starts[each]) + splits.cut(client, followings[each]) if splits.counts else 0
         copied += copies
         if at > begin and (at - begin >= SLICE_RANGES or copied > limits.SPLIT_BYTES):
-            yield order[begin:at]
-            begin, copied = at, copies
+            yield order[begin:at], dearest
+            begin, copied, dearest = at, copies, 0
+        dearest = max(dearest, copies)
     if begin < len(order):
-        yield order[begin:]
+        yield order[begin:], dearest
 
 
 def _halving(order: Sequence[int], starts: Sequence[int], end: int) -> list[int]:
