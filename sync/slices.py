@@ -25,7 +25,7 @@ from . import limits
 from .lib0 import write_var_uint
 from .limits import CLIENT_ID_MAX, CLOCK_MAX, SLICE_BYTES, SLICE_RANGES, SLICE_STRUCTS
 from .splits import Into, Splits
-from .structs import NOBODY, Structs, in_order, read_structs
+from .structs import NOBODY, Read, Structs, in_order, read_structs
 from .validate import Shape, _uint, check_update  # the same grammar, and it must not be written twice
 
 __all__ = ["Piece", "Weighed", "cut", "pieces_of", "wants_cutting", "weighed"]
@@ -72,9 +72,7 @@ def cut(update: bytes, known: Mapping[int, int], into: Into = NEW) -> list[bytes
     return [piece.update for piece in weighed(update, known, into)]
 
 
-def weighed(
-    update: bytes, known: Mapping[int, int], into: Into, read: tuple[Mapping[int, Structs], int] | None = None
-) -> list[Weighed]:
+def weighed(update: bytes, known: Mapping[int, int], into: Into, read: Read | None = None) -> list[Weighed]:
     """`cut`. `read`: what `read_structs` has found."""
     structs, deletes_at = read_structs(update) if read is None else read
     splits = Splits(into, len(update))

@@ -13,7 +13,7 @@ from .errors import InvalidUpdate
 from .limits import CLIENT_ID_MAX, CLOCK_MAX, UPDATE_VALUES_MAX
 from .validate import _content, _text, _text_units, _uint  # the same grammar, and it must not be written twice
 
-__all__ = ["NOBODY", "Id", "Structs", "in_order", "read_structs"]
+__all__ = ["NOBODY", "Id", "Read", "Structs", "in_order", "read_structs"]
 
 Id = tuple[int, int]
 """(client, clock)."""
@@ -55,7 +55,11 @@ class Structs:
         return (left, self.left_at[at]), (right, self.right_at[at])
 
 
-def read_structs(b: bytes) -> tuple[dict[int, Structs], int]:
+Read = tuple[dict[int, Structs], int]
+"""What `read_structs` finds."""
+
+
+def read_structs(b: bytes) -> Read:
     """Client -> its structs, and where the delete set begins. About 2 us a struct."""
     structs: dict[int, Structs] = {}
     size = len(b)
