@@ -114,13 +114,19 @@ def weighed(update: bytes, known: Mapping[int, int], into: Into, read: Read | No
 
 
 def _copies(splits: Splits, client: int, own: Structs, at: int) -> int:
-    """Bytes, at most, where it stands between two that were one struct."""
-    left, right, clock = own.left[at], own.right[at], own.clocks[at]
-    copies = 0
-    if left != NOBODY and not own.deeper[at] and not (left == client and own.left_at[at] == clock - 1):
-        copies = splits.cut(left, own.left_at[at] + 1)
-    if right != NOBODY:
-        copies += splits.cut(right, own.right_at[at])
+    """Bytes, at most, where it stands between two that were one struct: nothing beside the last of its own, nor where
+    the struct before it stands too."""
+    left, right, right_at, clock = own.left[at], own.right[at], own.right_at[at], own.clocks[at]
+    copies, behind = 0, -1
+    if left != NOBODY and not own.deeper[at]:
+        behind = own.left_at[at] + 1
+        if left != client or behind != clock:
+            copies = splits.cut(left, behind)
+    if right != NOBODY and not (
+        (right_at == behind and right == left)
+        or (at and own.right_at[at - 1] == right_at and own.right[at - 1] == right)
+    ):
+        copies += splits.cut(right, right_at)
     splits.grow(client, own.followings[at])
     return copies
 
