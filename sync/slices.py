@@ -122,10 +122,8 @@ def _copies(splits: Splits, client: int, own: Structs, at: int) -> int:
         behind = own.left_at[at] + 1
         if left != client or behind != clock:
             copies = splits.cut(left, behind)
-    if right != NOBODY and not (
-        (right_at == behind and right == left)
-        or (at and own.right_at[at - 1] == right_at and own.right[at - 1] == right)
-    ):
+    again = at > 0 and own.right_at[at - 1] == right_at and own.right[at - 1] == right
+    if right != NOBODY and not again and not (right == left and right_at == behind):
         copies += splits.cut(right, right_at)
     splits.grow(client, own.followings[at])
     return copies
