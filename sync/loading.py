@@ -131,7 +131,7 @@ def _read(update: bytes, clocks: dict[int, int]) -> Read | None:
         following = ahead.get(client, 0)
         last = 0
         for clock, next_ in zip(own.clocks, own.followings, strict=True):
-            if clock > following or clock < last:
+            if clock > following or not last <= clock < next_:
                 return None
             last = next_
             if next_ > following:

@@ -138,10 +138,16 @@ def test_rows_that_are_out_of_order_within_a_commit_load_whole() -> None:
     assert document_of(None, rows).digest() == typing.digest()
 
 
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 @pytest.mark.parametrize("seed", range(20))
-def test_a_history_loads_whole_from_its_rows_wherever_slices_end(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_history_loads_whole_from_its_rows_wherever_slices_end(
+    seed: int, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     history = life(seed)
     monkeypatch.setattr("sync.loading.SLICE_STRUCTS", 3)
+    if large:
+        monkeypatch.setattr("sync.loading.SPLIT_DOCUMENT_BYTES", -1)
+        monkeypatch.setattr("sync.limits.SPLIT_DOCUMENT_BYTES", -1)
     rows = list(history.updates)
     rng = random.Random(seed)
     for at in range(0, len(rows) - 3, 4):  # commits of four rows, in any order within

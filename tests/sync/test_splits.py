@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import time
 from bisect import insort
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -23,9 +25,10 @@ from sync.replica import Replica
 from sync.slices import cut
 from sync.splits import Into, at_once_bytes
 from sync.step import Look
-from sync.structs import NOBODY, Structs, read_structs
+from sync.structs import NOBODY, read_structs
 from sync.validate import check_update
 from tests.sync.stage import EPOCH, PLAN, Island, frame
+from tests.sync.test_slices import letters
 
 LENGTH = 10_000_000
 LARGE = Into(LENGTH, {1: LENGTH})
@@ -317,20 +320,41 @@ def test_small_pieces_of_a_stored_state_are_taken_together_as_far_as_they_copy_l
     assert loaded.digest() == written.digest()
 
 
-def test_what_is_stored_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python reads a megabyte of small structs in 0.2 s: where its pieces were joined and cut again, in 0.5."""
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes Python has read, struct by struct, each time: 0.1 to 0.2 s a megabyte of small ones."""
+    sizes: list[int] = []
+
+    def of(walk: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        def counted(update: bytes) -> Any:
+            sizes.append(len(update))
+            return walk(update)
+
+        return counted
+
+    for place in ("sync.slices.read_structs", "sync.loading.read_structs"):
+        monkeypatch.setattr(place, of(read_structs))
+    monkeypatch.setattr("sync.slices.check_update", of(check_update))
+    return sizes
+
+
+def test_a_stored_state_is_read_once(read: list[int]) -> None:
+    """And is not put together from its pieces and cut again."""
     written = Document(text())
     for piece in cut(inserting(*SPREAD), {}, LARGE):
         written.apply(piece)
     state = written.state()
-    sizes: list[int] = []
-
-    def counted(update: bytes) -> tuple[dict[int, Structs], int]:
-        sizes.append(len(update))
-        return read_structs(update)
-
-    monkeypatch.setattr("sync.slices.read_structs", counted)
+    read.clear()
 
     document_of(state, ())
 
-    assert sizes == [len(state)]
+    assert read == [len(state)]
+
+
+def test_stored_rows_are_read_once(read: list[int]) -> None:
+    """Whether a row stands for itself, and where it is cut."""
+    rows = [letters(5_000, client) for client in range(2, 12)]
+
+    document_of(Document(text(400_000)).state(), rows)
+
+    assert read == [*map(len, rows)]
