@@ -238,6 +238,32 @@ def test_places_know_how_deep_a_document_of_mixed_types_nests(seed: int) -> None
     assert named_at_most(history.state) >= sum(check_update(update).names for update in [history.state])
 
 
+class Passes(bytes):
+    """A state that counts how often all of it is gone through."""
+
+    made = 0
+
+    def count(self, *of: Any) -> int:
+        Passes.made += 1
+        return super().count(*of)
+
+    def translate(self, *by: Any) -> bytes:
+        Passes.made += 1
+        return Passes(super().translate(*by))
+
+
+def test_who_counts_what_names_a_type_goes_through_a_state_twice_and_misses_none() -> None:
+    """Nobody else runs meanwhile: eighteen times were 55 ms for four megabytes."""
+    kinds = [bytes((keyed | content, 0)) for keyed in (0, 0x20) for content in range(1, 10)]
+    state = random.Random(1).randbytes(100_000).translate(bytes(byte % 48 for byte in range(256)))
+    Passes.made = 0
+
+    named = named_at_most(Passes(state))
+
+    assert named == sum(map(state.count, kinds)) > 0
+    assert Passes.made <= 2
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_nothing_forged_stands_deeper_in_pycrdt_than_was_reckoned(seed: int) -> None:
     """Any ids, parents and neighbours. Not where pycrdt judges such neighbours otherwise when it loads them."""
