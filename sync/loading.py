@@ -12,7 +12,7 @@ from typing import Final
 from . import limits
 from .document import Document, merge_mended
 from .errors import InvalidUpdate
-from .limits import SLICE_BYTES, SLICE_STRUCTS, SPLIT_DOCUMENT_BYTES, UPDATE_VALUES_MAX, WHOLE_BYTES
+from .limits import SLICE_BYTES, SLICE_RANGES, SLICE_STRUCTS, SPLIT_DOCUMENT_BYTES, UPDATE_VALUES_MAX, WHOLE_BYTES
 from .slices import Weighed, weighed
 from .splits import Into, at_once_bytes
 from .structs import NOBODY, Read, read_structs
@@ -102,15 +102,17 @@ def _loaded(state: bytes | None) -> Document:
 
 
 def _together(pieces: Sequence[Weighed]) -> Iterator[int]:
-    """How many at a time: many small ones, as long as they copy no more than one piece may, in whatever order."""
-    count = size = cuts = dearest = 0
+    """How many at a time: small ones, as long as they are no more than one piece may be, in whatever order."""
+    count = size = parts = cuts = dearest = 0
     for piece in pieces:
         size += len(piece.update)
+        parts += piece.parts
         cuts += piece.cuts
         dearest = max(dearest, piece.dearest)
-        if count and (size > SLICE_BYTES or count >= SLICE_STRUCTS or cuts * dearest > limits.SPLIT_BYTES):
+        many = size > SLICE_BYTES or parts > SLICE_STRUCTS or cuts > 2 * SLICE_RANGES
+        if count and (many or cuts * dearest > limits.SPLIT_BYTES):
             yield count
-            count, size, cuts, dearest = 0, len(piece.update), piece.cuts, piece.dearest
+            count, size, parts, cuts, dearest = 0, len(piece.update), piece.parts, piece.cuts, piece.dearest
         count += 1
     if count:
         yield count

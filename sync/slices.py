@@ -39,6 +39,8 @@ class Weighed(NamedTuple):
     then each of its cuts copies at most as much as the dearest of all of them."""
 
     update: bytes
+    parts: int
+    """Structs, or deleted ranges."""
     cuts: int
     dearest: int
     """Bytes."""
@@ -91,7 +93,7 @@ def weighed(update: bytes, known: Mapping[int, int], into: Into, read: Read | No
         if not fits or count >= SLICE_STRUCTS or end - begin >= SLICE_BYTES or copied > limits.SPLIT_BYTES:
             if count:
                 piece = _piece(update, client, clock, count, begin, end, gone)
-                pieces.append(Weighed(piece, cuts, dearest))
+                pieces.append(Weighed(piece, count, cuts, dearest))
             client, begin, clock, count, gone = of, own.begins[at], own.clocks[at], 0, []
             copied, cuts, dearest = copies, 0, 0
         if copies:
@@ -109,7 +111,7 @@ def weighed(update: bytes, known: Mapping[int, int], into: Into, read: Read | No
                 spans.append((own.clocks[at], own.followings[at]))
         end, following, count = own.ends[at], own.followings[at], count + 1
     if count:
-        pieces.append(Weighed(_piece(update, client, clock, count, begin, end, gone), cuts, dearest))
+        pieces.append(Weighed(_piece(update, client, clock, count, begin, end, gone), count, cuts, dearest))
     return pieces + _deletions(update, deletes_at, said, splits)
 
 
@@ -168,7 +170,7 @@ def _deletions(b: bytes, i: int, said: Mapping[int, Sequence[tuple[int, int]]], 
         order = range(len(starts)) if ordered else sorted(range(len(starts)), key=starts.__getitem__)
         for some, dearest in _portions(client, order, starts, followings, splits):
             spelled = b"".join([b[begins[each] : ends[each]] for each in some])
-            pieces.append(Weighed(head + write_var_uint(len(some)) + spelled, 2 * len(some), dearest))
+            pieces.append(Weighed(head + write_var_uint(len(some)) + spelled, len(some), 2 * len(some), dearest))
     return pieces
 
 

@@ -60,7 +60,7 @@ Read = tuple[dict[int, Structs], int]
 
 
 def read_structs(b: bytes) -> Read:
-    """Client -> its structs, and where the delete set begins. About 1.3 us a struct: most are short texts of one client
+    """Client -> its structs, and where the delete set begins. About 1 us a struct: most are short texts of one client
     beside its others, with clocks of up to 21 bits, and are read here."""
     structs: dict[int, Structs] = {}
     size = len(b)

@@ -28,7 +28,7 @@ from sync.step import Look
 from sync.structs import NOBODY, read_structs
 from sync.validate import check_update
 from tests.sync.stage import EPOCH, PLAN, Island, frame
-from tests.sync.test_slices import letters
+from tests.sync.test_slices import every_second, letters
 
 LENGTH = 10_000_000
 LARGE = Into(LENGTH, {1: LENGTH})
@@ -318,6 +318,27 @@ def test_small_pieces_of_a_stored_state_are_taken_together_as_far_as_they_copy_l
     assert copied.bounded()
     assert len(copied.calls) < len(pieces) // 4
     assert loaded.digest() == written.digest()
+
+
+def test_what_a_stored_state_was_cut_into_is_not_put_together_to_more_than_a_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unknown = every_second(2_500, 3)  # nothing is cut for these
+    state = merge([text(limits.WHOLE_BYTES), letters(5_000, 2), every_second(2_500, 2), unknown])
+    taken: list[bytes] = []
+    apply = Document.apply_mended
+
+    def noted(document: Document, *updates: bytes) -> None:
+        taken.append(merge(updates))
+        apply(document, *updates)
+
+    monkeypatch.setattr(Document, "apply_mended", noted)
+
+    loaded = document_of(state, ())
+
+    assert max(len(check_update(update).deletes) for update in taken) <= limits.SLICE_RANGES
+    assert max(sum(map(len, read_structs(update)[0].values())) for update in taken) <= limits.SLICE_STRUCTS
+    assert loaded.digest() == Document(state).digest()
 
 
 @pytest.fixture
