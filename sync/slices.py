@@ -83,7 +83,7 @@ def weighed(update: bytes, known: Mapping[int, int], into: Into, read: Read | No
     client, begin, end, clock, following, count = 0, 0, 0, 0, 0, 0
     copies = copied = cuts = dearest = 0
     gone: list[int] = []  # first and next clock, in turn
-    said: dict[int, list[tuple[int, int]]] = {}
+    said: dict[int, array[int]] = {}  # the same, by client: 350,000 are 44 MB of tuples
     for of, at in in_order(structs, known):
         own = structs[of]
         if counts:
@@ -104,11 +104,13 @@ def weighed(update: bytes, known: Mapping[int, int], into: Into, read: Read | No
                 gone[-1] = own.followings[at]
             else:
                 gone += (own.clocks[at], own.followings[at])
-            spans = said.setdefault(of, [])
-            if spans and spans[-1][1] == own.clocks[at]:
-                spans[-1] = (spans[-1][0], own.followings[at])
+            spans = said.get(of)
+            if spans is None:
+                spans = said[of] = array("I")
+            if spans and spans[-1] == own.clocks[at]:
+                spans[-1] = own.followings[at]
             else:
-                spans.append((own.clocks[at], own.followings[at]))
+                spans.extend((own.clocks[at], own.followings[at]))
         end, following, count = own.ends[at], own.followings[at], count + 1
     if count:
         pieces.append(Weighed(_piece(update, client, clock, count, begin, end, gone), count, cuts, dearest))
@@ -141,7 +143,7 @@ def _piece(update: bytes, client: int, clock: int, count: int, begin: int, end: 
     return head + update[begin:end] + deletes
 
 
-def _deletions(b: bytes, i: int, said: Mapping[int, Sequence[tuple[int, int]]], splits: Splits) -> list[Weighed]:
+def _deletions(b: bytes, i: int, said: Mapping[int, Sequence[int]], splits: Splits) -> list[Weighed]:
     """But for what is `said` already, by client. In their order: 150,000 backwards take pycrdt 36 s instead of one."""
     pieces: list[Weighed] = []
     clients, i = _uint(b, i, len(b))
@@ -157,9 +159,9 @@ def _deletions(b: bytes, i: int, said: Mapping[int, Sequence[tuple[int, int]]], 
             first, i = _uint(b, i, CLOCK_MAX)
             length, i = _uint(b, i, CLOCK_MAX)
             following = min(first + length, CLOCK_MAX)
-            while within < len(spans) and spans[within][1] <= first:
-                within += 1  # both ascend; where one does not, it is said twice
-            if within < len(spans) and spans[within][0] <= first and following <= spans[within][1]:
+            while within < len(spans) and spans[within + 1] <= first:
+                within += 2  # both ascend; where one does not, it is said twice
+            if within < len(spans) and spans[within] <= first and following <= spans[within + 1]:
                 continue
             begins.append(begin)
             starts.append(first)
