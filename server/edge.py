@@ -16,7 +16,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol, TypeVar
@@ -78,6 +78,7 @@ log = logging.getLogger("skerry.edge")
 
 TICK_S = 0.1
 SPREAD_REST = 4  # presence to thousands of clients takes at most a fifth of the time
+RETRY_S = 1.0  # what the disk, or the log, would not say
 LOG_WARNING_MS = 10_000  # between two warnings that the log refuses changes
 STORE = "edge.db"  # in the directory of its data
 ASIDE = "aside"  # there too: what was set aside
@@ -260,7 +261,8 @@ class EdgeDaemon:
         if quiet and witness != self._witness_kept:
             self._witness_kept = witness
             version, doc, dot = witness
-            self._in(self._reader, lambda: self.store.set_meta(WITNESS, f"{version} {dot} {doc}"), lambda _: None)
+            kept = f"{version} {dot} {doc}"
+            self._in(self._reader, lambda: self.store.set_meta(WITNESS, kept), lambda _: None, again=False)
 
     # --- clients -----------------------------------------------------------------------------------------------------
     def opened(self, connection: Connection, doc: DocId, extended: bool = False, read_only: bool = False) -> ConnId:
@@ -399,8 +401,14 @@ class EdgeDaemon:
                 self.tasks.spawn(self._asking.ask_sync(effect.ask))
             case LoadLogged(doc):
                 self.tasks.spawn(self._asking.load_logged(doc))
-            case ListDocuments(in_log):
-                self.tasks.spawn(self._list(in_log))
+            case ListDocuments(True):
+                self.tasks.spawn(self._list_log())
+            case ListDocuments():
+                self._in(
+                    self._reader,
+                    self.store.documents,
+                    lambda docs: self._do(self.machine.listed(docs, False, now_ms())),
+                )
             case PresenceOut(doc, payload):
                 self.bus.send_presence(doc, payload)
             case Follow(doc):
@@ -474,17 +482,16 @@ class EdgeDaemon:
             self._warn_after_ms = now_ms() + LOG_WARNING_MS
             log.warning("log_refuses detail=%r outbox=%d", str(error), self.store.outbox_totals().count)
 
-    async def _list(self, in_log: bool) -> None:
-        docs: Iterable[DocId]
-        if in_log:
+    async def _list_log(self) -> None:
+        while self.bus.state.state == "up":  # else the next link asks anew
             try:
                 docs = await self.bus.documents()
             except BusError as error:
                 log.warning("documents_unlisted detail=%r", str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._do(self.machine.listed(docs, True, now_ms()))
                 return
-        else:
-            docs = await self.read_store(self.store.documents)
-        self._do(self.machine.listed(docs, in_log, now_ms()))
 
     # --- the disk ----------------------------------------------------------------------------------------------------
     def _flush(self) -> None:
@@ -540,17 +547,27 @@ class EdgeDaemon:
             self._idle.set()
         self._wake_flush()
 
-    def _in(self, executor: ThreadPoolExecutor, work: Callable[[], _T], then: Callable[[_T], None]) -> None:
-        """Run `work` in a thread of the store, `then` on the loop with what it gave."""
+    def _in(
+        self, executor: ThreadPoolExecutor, work: Callable[[], _T], then: Callable[[_T], None], *, again: bool = True
+    ) -> None:
+        """Run `work` in a thread of the store, `then` on the loop with what it gave.
+
+        `again`: the machine waits for it, until the disk can be read once more.
+        """
 
         async def run() -> None:
-            try:
-                result = await self._loop.run_in_executor(executor, work)
-            except StoreError as error:
-                log.error("store_failed detail=%r", str(error))
-                self._look_at(error)
-            else:
-                then(result)
+            while True:
+                try:
+                    result = await self._loop.run_in_executor(executor, work)
+                except StoreError as error:
+                    log.error("store_failed detail=%r", str(error))
+                    self._look_at(error)
+                    if not again:
+                        return
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    then(result)
+                    return
 
         self.tasks.spawn(run())
 

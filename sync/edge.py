@@ -207,9 +207,7 @@ class Edge(Taking):
     def commit_failed(self, ticket: int, now_ms: int, reason: str) -> EdgeStep:
         """The disk refused the commit: nobody was told that it is safe."""
         out: Out = []
-        self._commit_failed(ticket)
-        for doc in self._serving.commit_failed(ticket, now_ms, reason, out):
-            self._catchup.want(doc, now_ms + limits.HEAL_PAUSE_MS)  # from the log, or to heal it: not there
+        self._commit_failed(ticket, now_ms, reason, out)
         return Step(tuple(out))
 
     # --- the link and the outbox -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ Invariants:
 4. While an early change holds a version back, what is merged beyond it is broadcast at that version and kept; the
    broadcast that closes the gap brings all of it, with its dots.
 5. A snapshot is gap-free and was loaded by a fresh document to the same digest before it replaces anything.
+6. Another change at a place that was folded says that the log may have been lost and begun anew: it is looked at now.
 """
 
 from __future__ import annotations
@@ -360,7 +361,7 @@ class Leader:
         self._folded(lane, entry, taken, reason, out)
 
     def _passed(self, lane: Lane, replica: Replica, entry: LogEntry, out: Out) -> None:
-        """Merged already, by a load or before a repeat: the beacon tells the edges."""
+        """Merged already, by a load or before a repeat: the beacon tells the edges. Invariant 6."""
         self._beacon_ms = 0
         if not isinstance(entry, Logged):
             return
@@ -369,6 +370,8 @@ class Leader:
             self._reject(entry, lane.reason, out)  # refused by that load, for somebody's question: nobody kept it
         if dot in replica.dots:
             self._settling.emit(lane.doc, replica.version or entry.version, [(dot, entry.change.context)])
+        elif dot not in lane.rejected and entry.version.seq not in lane.held:
+            out.append(LookAtLog(lane.doc, entry.version))
 
     def _folded(self, lane: Lane, entry: LogEntry, taken: Taken, reason: str, out: Out) -> None:
         lane.batch.append(entry)

@@ -91,9 +91,17 @@ class Outbox:
         if commit is not None and self._dropping:
             self._dropped[commit.ticket], self._dropping = self._dropping, []
 
-    def _commit_failed(self, ticket: int) -> None:
-        """The rows are on the disk still, and go out once more."""
-        self._gone.difference_update(self._dropped.pop(ticket, ()))
+    def _commit_failed(self, ticket: int, now_ms: int, reason: str, out: Out) -> None:
+        """Rows that were to leave the disk are on it still, and so are those that were to leave it with the next
+        commit: what waits of these documents is thrown away. They are learned, and read, once more."""
+        failed = set(self._serving.commit_failed(ticket, now_ms, reason, out))
+        for doc in sorted(failed):
+            self._catchup.want(doc, now_ms + limits.HEAL_PAUSE_MS)  # from the log, or to heal it: not there
+        stay = [*self._dropped.pop(ticket, ()), *(row for row in self._dropping if row[0] in failed)]
+        if stay:
+            self._dropping = [row for row in self._dropping if row[0] not in failed]
+            self._gone.difference_update(stay)
+            out.extend(self.shipping.again())
 
     def _forget_gone(self) -> None:
         """Reads come back in order. A document that is being loaded may be read as it was before the commit."""

@@ -537,12 +537,12 @@ class Serving(Telling):
         parts = self._tickets.pop(ticket)
         for part in parts:
             host = self.hosted.get(part.doc)
+            gone = [*(change.dot for change in part.changes), *self.writing.drop(part.doc)]
             if host is None:
                 continue
             host.commits -= 1
-            for change in part.changes:
-                host.unmerged.discard(change.dot)
-            self.writing.drop(host)
+            for dot in gone:
+                host.unmerged.discard(dot)
             host.replica = None
             host.ready = False
             host.held = None

@@ -144,16 +144,21 @@ class Writing:
             before = flushed.get(doc, Flushed(doc, (), (), b""))
             flushed[doc] = Flushed(doc, (*before.changes, change), before.writers, before.frame)
 
-    def drop(self, host: Hosted) -> None:
-        """A commit of this document failed: rows that wait build on what is not there. None of them was told safe."""
-        for write in self._writes:
-            if write.doc == host.doc and isinstance(write, AppendUpdate) and write.dot is not None:
-                host.unmerged.discard(write.dot)
-        self._writes = [write for write in self._writes if write.doc != host.doc]
-        self._from_log.pop(host.doc, None)
-        self._versions.pop(host.doc, None)
-        self._again = [(doc, update) for doc, update in self._again if doc != host.doc]
-        self._waiting.discard(host.doc)
+    def drop(self, doc: DocId) -> list[Dot]:
+        """A commit of this document failed: rows that wait build on what is not there. None of them was told safe.
+
+        Returns the names of those that will not be."""
+        gone = [
+            write.dot
+            for write in self._writes
+            if write.doc == doc and isinstance(write, AppendUpdate) and write.dot is not None
+        ]
+        self._writes = [write for write in self._writes if write.doc != doc]
+        self._from_log.pop(doc, None)
+        self._versions.pop(doc, None)
+        self._again = [again for again in self._again if again[0] != doc]
+        self._waiting.discard(doc)
+        return gone
 
     def gather(self, hosted: Mapping[DocId, Hosted]) -> list[DocId]:
         """What came from the log becomes rows too. Returns the documents of which rows wait."""

@@ -16,6 +16,7 @@ from sync.company import Out
 from sync.hosted import Held, Hosted
 from sync.ids import Dot, DotSet
 from sync.joining import join
+from sync.outbox import Outbox
 from sync.replica import Judgement, Replica, Verdict
 from sync.slow import Readers
 from sync.step import Commit, Send
@@ -187,6 +188,23 @@ def test_a_version_that_overtakes_its_content_is_found(monkeypatch: pytest.Monke
     monkeypatch.setattr(Telling, "_claim", _at_once)
 
     assert caught("who was sent all up to a version", first=2, step=4)
+
+
+# --- a row leaves the outbox when the disk says so (law 2) ------------------------------------------------------------
+def test_a_row_that_a_failed_commit_has_left_on_the_disk_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory takes what waited to be dropped for dropped."""
+
+    def forgotten(outbox: Outbox, ticket: int, now_ms: int, reason: str, out: Out) -> None:
+        rows = list(outbox._dropping)
+        gone = set(outbox._gone)
+        commit_failed(outbox, ticket, now_ms, reason, out)
+        outbox._dropping = rows
+        outbox._gone |= gone & set(rows)
+
+    commit_failed = Outbox._commit_failed
+    monkeypatch.setattr(Outbox, "_commit_failed", forgotten)
+
+    assert caught("in its outbox", faults=("disk_full",), first=40, seeds=60, step=19)
 
 
 # --- what is joined holds what it names (laws 3 and 4) ----------------------------------------------------------------

@@ -362,3 +362,20 @@ def test_a_leader_looks_for_a_place_of_the_log_that_only_an_edge_knows() -> None
         chair.answer(SyncAsk(PLAN, 1, b"\x00", version))
 
     assert [(look.doc, look.version) for look in chair.missed] == [(PLAN, at(3))]
+
+
+def test_another_change_at_a_place_that_was_folded_makes_the_leader_look_at_the_log() -> None:
+    """The log was lost and begun anew, and nobody has noticed: told that it holds what only memory does, an edge would
+    heal the difference alone."""
+    log, ada, ben = Log(), Ada(1), Ada(2)
+    log.append(change(1, ada.type("x")))
+    chair = Chair(log)
+    chair.deliver(1)
+    chair.deliver(1, redelivered=True)
+    assert chair.missed == []
+
+    log.entries.clear()
+    log.append(change(1, ben.type("y"), origin=2))
+    chair.deliver(1)
+
+    assert [(look.doc, look.version) for look in chair.missed] == [(PLAN, at(1))]

@@ -173,6 +173,35 @@ def test_what_this_link_has_acknowledged_is_not_shipped_again_when_the_outbox_is
     assert rest.covers.ranges() == [(Origin(1), 2, 4)]
 
 
+def test_a_row_that_could_not_leave_the_disk_is_dropped_once_the_disk_takes_writes_again() -> None:
+    """The leader named it while a commit of its document was on its way, and that commit failed."""
+    island, ada = Island("a", 1), Ada(1)
+    sea = Sea(island)
+    island.open(1)
+    sea.settle()
+    island.send(1, frame(ada.type("x")))
+    island.commit()
+    (change,), island.published = island.published, []
+    version = sea.log.append(change)
+    island.do(island.edge.published(PLAN, change.dot, version, island.now))
+    sea.chair.deliver(version.seq)
+    island.send(1, frame(ada.type("y")))
+    island.flush()  # on its way
+    for merged in sea.chair.said:
+        island.do(island.edge.merged(merged, island.now))
+    assert island.outbox == 1
+
+    island.do(island.edge.commit_failed(island.commits.pop().ticket, island.now, "disk full"))
+    sea.chair.said.clear()
+    island.tick(6_000)
+    sea.settle()
+    island.tick(6_000)
+    sea.settle()
+
+    assert island.outbox == 0
+    assert not len(island.edge.hosted[PLAN].unmerged)
+
+
 # --- rows that waited go out together ---------------------------------------------------------------------------------
 def _typed_offline(island: Island, ada: Ada, text: str) -> None:
     """Each letter is a row of its own."""
