@@ -34,7 +34,7 @@ def apply_in_order(document: Document, updates: Sequence[bytes]) -> None:
 
 
 def _apply_to_large(document: Document, group: Sequence[bytes], read: Read | None = None) -> None:
-    """A slice, where it may cost more than its bytes say (`sync.splits`): in pieces."""
+    """A slice, where it may cost more than its bytes say (`sync.splits`): in pieces. `read`: of it, where it is one."""
     held = document.applied_bytes
     if sum(map(len, group)) <= at_once_bytes(held):
         document.apply_mended(*group)
