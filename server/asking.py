@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -40,6 +41,11 @@ class Asking:
         self._reader = reader
         self._do = do
         self._now_ms = now_ms
+        self._moved = asyncio.Event()
+
+    def moved(self) -> None:
+        """It was found where everything stands, or a document was loaded."""
+        self._moved.set()
 
     async def ask_sync(self, ask: SyncAsk) -> None:
         try:
@@ -59,12 +65,18 @@ class Asking:
         looked = await asyncio.get_running_loop().run_in_executor(self._reader, look, answer, blank, into)
         if looked is None:
             return None
-        for piece in looked.pieces:
-            step = self._machine.sync_piece(answer, piece, self._now_ms())
+        pieces = deque(looked.pieces)
+        while pieces:
+            step = self._machine.sync_piece(answer, pieces[0], self._now_ms())
             if step is None:
                 return replace(looked, pieces=())
             self._do(step)
+            if not self._machine.seeks(answer.doc):  # else it may not have been taken
+                pieces.popleft()
             await asyncio.sleep(0)
+            while self._machine.seeks(answer.doc):
+                self._moved.clear()
+                await self._moved.wait()
         return replace(looked, taken=bool(looked.pieces))
 
     async def load_logged(self, doc: DocId) -> None:

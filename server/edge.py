@@ -152,6 +152,7 @@ class EdgeDaemon:
             lambda conn: self.machine.pending_bytes(conn),
             lambda conn: self.machine.pieces_come(conn),
             lambda conn: self.machine.replica_of(conn),
+            self.connections.get,
         )
         self.tasks = Tasks(log)
         self._committing = False
@@ -375,7 +376,7 @@ class EdgeDaemon:
                 self._in(
                     self._reader,
                     lambda: self._load(doc),
-                    lambda stored: self._loaded(doc, stored),
+                    lambda stored: self._go_on(self.machine.loaded(doc, stored, now_ms())),
                 )
             case Pause(conn):
                 if conn in self.connections:
@@ -427,7 +428,7 @@ class EdgeDaemon:
                 self._in(
                     self._large.checker,
                     lambda: places_of(state),
-                    lambda places: self._do(self.machine.places_found(replica, places)),
+                    lambda places: self._go_on(self.machine.places_found(replica, places, now_ms())),
                 )
             case Look(doc, number, update, into):
                 self._in(
@@ -446,9 +447,11 @@ class EdgeDaemon:
     def _take_on(self, doc: DocId, number: int) -> None:
         self._do(self.machine.take_on(doc, number, now_ms()))
 
-    def _loaded(self, doc: DocId, stored: StoredDocument | None) -> None:
-        self._do(self.machine.loaded(doc, stored, now_ms()))
+    def _go_on(self, step: EdgeStep) -> None:
+        """A document is there, or it was found where everything in it stands."""
+        self._do(step)
         self._large.moved()
+        self._asking.moved()
 
     def _load(self, doc: DocId) -> StoredDocument | None:
         """In the reader's thread: the document too is made here, in calls of a few milliseconds (`sync.loading`)."""

@@ -4,6 +4,7 @@ A megabyte of tiny structs takes Python 0.2 s to check and pycrdt any time to ap
 loop go on; pieces (`sync.slices`) of a millisecond or two go in one by one, each when the one before was flushed.
 
 Room: one connection's order. What a connection sends behind a large frame waits behind it; other connections do not.
+Where a megabyte waits, its socket is not read: whoever sends more waits in its own network, and is not refused.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sync import extension, wire
 from sync.errors import InvalidInput, LimitReached, SkerryError
 from sync.ids import ConnId
-from sync.limits import LARGE_FRAME_BYTES, PENDING_BYTES_MAX, SPLIT_FRAME_BYTES
+from sync.limits import LARGE_FRAME_BYTES, PENDING_BYTES_MAX, SPLIT_FRAME_BYTES, WAITING_BYTES_HELD
 from sync.replica import Replica
 from sync.slices import cut
 from sync.splits import Into, at_once_bytes
@@ -45,10 +47,26 @@ def in_pieces(frame: bytes, into: Into) -> list[bytes]:
     return frames
 
 
+class Readable(Protocol):
+    """Where a connection's frames come from."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
 @dataclass(slots=True)
 class _Waiting:
     frames: deque[bytes] = field(default_factory=deque)
     bytes: int = 0
+    """With the frame that is being seen to."""
+    paused: Readable | None = None
+    """What is not read meanwhile."""
+
+    def resume(self) -> None:
+        paused, self.paused = self.paused, None
+        if paused is not None:
+            paused.resume()
 
 
 class LargeFrames:
@@ -60,10 +78,12 @@ class LargeFrames:
         pending_bytes: Callable[[ConnId], int | None],
         begins: Callable[[ConnId], None],
         replica: Callable[[ConnId], Replica | None],
+        readable: Callable[[ConnId], Readable | None],
     ) -> None:
         """`pending_bytes`: of the connection's document, not flushed yet; None while it is being loaded.
 
         `begins`: called before the first of several pieces. `replica`: the document; None while it is being loaded.
+        `readable`: None of a connection that is gone.
         """
         self._spawn = spawn
         self._deliver = deliver
@@ -71,6 +91,7 @@ class LargeFrames:
         self._pending_bytes = pending_bytes
         self._begins = begins
         self._replica = replica
+        self._readable = readable
         self._waiting: dict[ConnId, _Waiting] = {}
         self._moved = asyncio.Event()
         self.checker = ThreadPoolExecutor(1, "skerry-check")
@@ -88,6 +109,10 @@ class LargeFrames:
         waiting.bytes += len(frame)
         if waiting.bytes > PENDING_BYTES_MAX:
             self._refuse(conn, LimitReached("pending_bytes", waiting.bytes, PENDING_BYTES_MAX, "send less at once"))
+        elif waiting.bytes > WAITING_BYTES_HELD and waiting.paused is None:
+            waiting.paused = self._readable(conn)
+            if waiting.paused is not None:
+                waiting.paused.pause()
         return True
 
     def waits(self, conn: ConnId) -> bool:
@@ -103,6 +128,7 @@ class LargeFrames:
         waiting = self._waiting.pop(conn, None)
         if waiting is not None:
             waiting.frames.clear()
+            waiting.resume()  # it may be of other documents too
             self._moved.set()
 
     def stop(self) -> None:
@@ -112,7 +138,6 @@ class LargeFrames:
         loop = asyncio.get_running_loop()
         while waiting.frames:
             frame = waiting.frames.popleft()
-            waiting.bytes -= len(frame)
             frames = [frame]
             if self.is_large(conn, frame):
                 while (replica := self._replica(conn)) is None:
@@ -134,6 +159,9 @@ class LargeFrames:
                 self._deliver(conn, piece)
                 if len(frames) > 1:
                     await asyncio.sleep(0)
+            waiting.bytes -= len(frame)
+            if waiting.bytes <= WAITING_BYTES_HELD // 2:
+                waiting.resume()
         if self._waiting.get(conn) is waiting:
             del self._waiting[conn]
 

@@ -183,6 +183,7 @@ class Socket(asyncio.BufferedProtocol):
 
     def resume(self) -> None:
         self._pauses -= 1
+        self._heard_s = self._loop.time()  # its silence was ours
         self._read_if_wanted()
 
     def _read_if_wanted(self) -> None:
@@ -332,7 +333,7 @@ class Socket(asyncio.BufferedProtocol):
     def tick(self) -> None:
         """Ask a silent peer; give up one that stays silent."""
         silent_s = self._loop.time() - self._heard_s
-        if not self.open or silent_s < PING_S:
+        if not self.open or self._pauses or silent_s < PING_S:
             self._pinged = False
         elif silent_s >= SILENCE_S:
             self.transport.abort()

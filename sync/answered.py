@@ -25,8 +25,9 @@ from .document import Document
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .giving_way import compare
 from .hosted import Hosted, whole_answer
-from .nesting import Nesting, nesting_of
+from .nesting import Nesting, PlacesWanted, nesting_of
 from .replica import Replica, Verdict
+from .seeking import seek
 from .serving import Serving
 from .slices import Piece, pieces_of
 from .splits import Into
@@ -111,7 +112,10 @@ def take_made(serving: Serving, host: Hosted, replica: Replica, looked: Looked, 
 def take_piece(
     serving: Serving, catchup: Catchup, epoch: int, answer: SyncAnswer, piece: Piece, now_ms: int, out: Out
 ) -> bool:
-    """Invariant 2. False: the answer has to be taken as a whole, or is nobody's any more."""
+    """Invariant 2. False: the answer has to be taken as a whole, or is nobody's any more.
+
+    Where the document is `seeking` then, this piece has to be taken again.
+    """
     host = serving.hosted.get(answer.doc)
     if host is None or not catchup.is_open(answer.ask, answer.doc) or answer.version.epoch != epoch:
         return False
@@ -124,6 +128,9 @@ def take_piece(
         replica.materialise()
     except (ClientIdClash, InvalidUpdate, LimitReached):
         return False  # the whole of it meets that too
+    except PlacesWanted:
+        seek(host, serving.rebuild, out)
+        return True
     except DocumentBroken as error:
         serving.rebuild(host, str(error), out)
         return False

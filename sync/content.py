@@ -9,20 +9,20 @@ Invariants:
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from .brink import Doing, present
 from .clash import probing
-from .digest import Ranges, digest_of_snapshot, encode_clocks
+from .deleted import Deleted
+from .digest import digest_of_snapshot, encode_clocks
 from .document import Document
-from .errors import DocumentBroken
+from .errors import DocumentBroken, InvalidUpdate
 from .ids import DocId
 from .limits import NESTING_MAX, SLICE_BYTES
 from .loading import apply_in_order, document_of
-from .nesting import Nesting, Places, named_at_most, nesting_of, refuse_depth
+from .nesting import Nesting, Places, PlacesWanted, named_at_most, nesting_of, refuse_depth
 from .slices import cut, wants_cutting
 from .splits import Into
 from .validate import Shape, check_update
@@ -30,8 +30,6 @@ from .validate import Shape, check_update
 __all__ = ["Captured", "Content"]
 
 _T = TypeVar("_T")
-
-_NO_SPANS: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +50,20 @@ class Captured:
 class Content:
     __slots__ = (
         "_brink",
+        "_confirmed",
         "_deleted",
         "_document",
+        "_doubted",
         "_named",
         "_places",
         "_since_places",
         "_suspected",
         "_unapplied",
+        "_unplaceable",
         "_waiting_bytes",
         "clocks",
         "doc",
+        "hurried",
         "unapplied_bytes",
     )
 
@@ -91,12 +93,20 @@ class Content:
         """Of what waits to be applied, but for keystrokes."""
         self.unapplied_bytes = 0
         """Of broadcasts, since something was applied: whoever only listens has to call `materialise` now and then."""
-        self._deleted: Ranges | None = None
+        self._deleted: Deleted | None = None
         self._named: int | None = None if self.clocks else 0
         """Structs that named a type as their parent: at most so many. None: what was loaded was not looked at."""
         self._places: Places | None = None
         self._since_places: list[bytes] | None = None
         """Taken since a thread began to find them."""
+        self._unplaceable = False
+        """A thread could not."""
+        self._doubted: set[int] = set()
+        """Hashes of updates that wait until they are found: by what was known they were too deep, or it was not."""
+        self._confirmed: set[int] = set()
+        """They were found for these."""
+        self.hurried = False
+        """`PlacesWanted` is raised where everybody would wait until they are found."""
         if nesting is not None:
             self._named, self._places = nesting.named, nesting.places
 
@@ -105,22 +115,22 @@ class Content:
         """Raises InvalidUpdate where its structs wait for each other; then nothing has changed."""
         clocks = self.clocks
         pieces = cut(update, clocks) if wants_cutting(update, shape) else None
+        if self._places is not None:
+            self._places.add(update)
         self._waiting_bytes += len(update)
         for client, _, following in shape.brings:
             if following > clocks.get(client, 0):
                 clocks[client] = following
         if shape.deletes and self._deleted is not None:
             for client, first, following in shape.deletes:
-                _add_range(self._deleted.setdefault(client, []), first, following)
+                self._deleted.add(client, first, following)
         if shape.names and self._named is not None:
             self._named += shape.names
         if pieces is None:
             self._unapplied.append(update)
         else:
             self._unapplied += pieces
-        if self._places is not None:
-            self._places.add(update)
-        elif self._since_places is not None:
+        if self._since_places is not None:
             self._since_places.append(update)
         if self._suspected:
             self._apply_alone(update, shape)
@@ -138,17 +148,19 @@ class Content:
         except DocumentBroken:
             self._unapplied = waiting  # whoever materialises next meets it again, and deals with it
 
-    def _look_at_depth(self, update: bytes, names: int) -> None:
-        """Raises InvalidUpdate (`sync.nesting`)."""
-        if self._places is None:
-            if self._named is None:
-                state = self._peek()
-                if state is None:
-                    return
-                self._named = named_at_most(state)
-            if self._named + names <= NESTING_MAX:
+    def _look_at_depth(self, update: bytes, names: int, early: int = 0) -> None:
+        """Raises InvalidUpdate (`sync.nesting`), or PlacesWanted. `early`: so many are named by what it may let in."""
+        if self._places is None and self._named is None:
+            state = self._peek()
+            if state is None:
                 return
-        elif self._places.deepest(update) <= NESTING_MAX:
+            self._named = named_at_most(state)
+        if self._depth_at_most() + names + early <= NESTING_MAX:
+            return
+        if self._places is not None and not early and self._places.deepest(update) <= NESTING_MAX:
+            return
+        if self.hurried and not self._unplaceable:
+            self._look_at_found(update)
             return
         state = self._peek()
         if state is None:
@@ -156,6 +168,17 @@ class Content:
         self._places = Places(state)
         if self._places.deepest(update) > NESTING_MAX:
             raise refuse_depth()
+
+    def _look_at_found(self, update: bytes) -> None:
+        """Raises PlacesWanted where they were not found for this update, and then InvalidUpdate."""
+        if self._places is None or hash(update) not in self._confirmed:
+            self._doubted.add(hash(update))
+            raise PlacesWanted
+        if self._places.deepest(update) > NESTING_MAX:
+            raise refuse_depth()
+
+    def _depth_at_most(self) -> int:
+        return self._places.depth if self._places is not None else self._named or 0
 
     def check_depth(self, update: bytes, shape: Shape) -> None:
         """What `take` would refuse, also where the CRDT has it already: a client's own edit. Raises InvalidUpdate."""
@@ -256,8 +279,12 @@ class Content:
         Yrs deletes a value when another one is put for it, and not everywhere: seen here as deleted already, the range
         would be kept from the disk and from clients (simulator, seed 3194).
         """
+        self._known_deletions()
+
+    def _known_deletions(self) -> Deleted:
         if self._deleted is None:
-            self._deleted = self._read(Document.deleted)
+            self._deleted = Deleted(self._read(Document.snapshot))
+        return self._deleted
 
     def prepare(self) -> None:
         """Read now what the first deletion and the next nested type would wait for: a second of a large document."""
@@ -270,13 +297,17 @@ class Content:
     @property
     def wants_places(self) -> bool:
         """Where everything stands will have to be known soon, and is not: `prepare` where it holds nobody up."""
-        return self._places is None and self._named is not None and self._named > NESTING_MAX // 2
+        known = self._places is not None or self._unplaceable
+        return not known and self._named is not None and self._named > NESTING_MAX // 2
 
-    def begin_places(self) -> bytes | None:
-        """The state to find them in, in a thread; None where nobody has to, or does already. Then `end_places`."""
-        if not self.wants_places or self._since_places is not None:
+    def begin_places(self, wanted: bool = False) -> bytes | None:
+        """The state to find them in, in a thread; None where nobody has to, or does already. Then `end_places`.
+
+        `wanted`: by `PlacesWanted`, whatever is known. Raises DocumentBroken then.
+        """
+        if self._since_places is not None or not (wanted or self.wants_places):
             return None
-        state = self._peek()
+        state = self._read(Document.state) if wanted else self._peek()
         if state is not None:
             self._since_places = []
         return state
@@ -284,42 +315,20 @@ class Content:
     def end_places(self, places: Places | None) -> None:
         """None: the state could not be read; whoever needs them next finds out why."""
         since, self._since_places = self._since_places, None
-        if places is not None and self._places is None:
-            for update in since or ():
-                places.add(update)
-            self._places = places
+        self._confirmed, self._doubted = self._doubted, set()
+        if since is None:
+            return  # adopted meanwhile
+        if places is not None:
+            try:
+                for update in since:
+                    places.add(update)
+            except InvalidUpdate:
+                places = None
+        self._places, self._unplaceable = places, places is None
 
     def look_at_deletions_again(self) -> None:
         """What was applied may have deleted what no range has named yet."""
         self._deleted = None
 
     def _deleted_already(self, shape: Shape) -> bool:
-        if self._deleted is None:
-            self._deleted = self._read(Document.deleted)
-        deleted = self._deleted
-        of, spans, at = -1, _NO_SPANS, 0
-        for client, first, following in shape.deletes:
-            if client != of:
-                of, spans, at = client, deleted.get(client, _NO_SPANS), 0
-            if at < len(spans) and spans[at][0] <= first and following <= spans[at][1]:  # they mostly ascend alike
-                at += 1
-                continue
-            at = bisect_right(spans, (first, 1 << 62)) - 1
-            if at < 0 or following > spans[at][1]:
-                return False
-            at += 1
-        return True
-
-
-def _add_range(spans: list[tuple[int, int]], first: int, following: int) -> None:
-    """Keep `spans` ascending, disjoint and non-adjacent."""
-    at = bisect_right(spans, (first, 1 << 62))
-    if at and spans[at - 1][1] >= first:
-        at -= 1
-        first = spans[at][0]
-        following = max(following, spans[at][1])
-    end = at
-    while end < len(spans) and spans[end][0] <= following:
-        following = max(following, spans[end][1])
-        end += 1
-    spans[at:end] = [(first, following)]
+        return self._known_deletions().holds(shape.deletes)

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
-__all__ = ["Deletions"]
+__all__ = ["Deletions", "Span"]
 
 Span = tuple[int, int, int]
 

@@ -12,7 +12,15 @@ from collections.abc import Mapping
 from .lib0 import read_var_uint, write_var_uint
 from .limits import CLIENT_ID_MAX, CLOCK_MAX
 
-__all__ = ["Ranges", "decode_snapshot_bytes", "digest_of", "digest_of_snapshot", "encode_clocks", "read_clocks"]
+__all__ = [
+    "Ranges",
+    "decode_snapshot_bytes",
+    "digest_of",
+    "digest_of_snapshot",
+    "encode_clocks",
+    "read_clocks",
+    "read_ranges",
+]
 
 Ranges = dict[int, list[tuple[int, int]]]
 """Client -> ascending, disjoint, non-adjacent (first clock, next clock)."""
@@ -40,7 +48,8 @@ def decode_snapshot_bytes(encoded: bytes) -> tuple[dict[int, int], Ranges]:
     count, at = read_var_uint(encoded, 0, len(encoded))
     for _ in range(count):
         client, at = read_var_uint(encoded, at, CLIENT_ID_MAX)
-        spans, at, ordered = _spans(encoded, at)
+        number, at = read_var_uint(encoded, at, len(encoded))
+        spans, at, ordered = read_ranges(encoded, at, number)
         deleted[client] = spans if ordered else _joined(spans)
     return read_clocks(encoded[at:]), deleted
 
@@ -56,7 +65,8 @@ def digest_of_snapshot(encoded: bytes) -> str:
     count, at = read_var_uint(encoded, 0, len(encoded))
     for _ in range(count):
         client, start = read_var_uint(encoded, at, CLIENT_ID_MAX)
-        spans, at, ordered = _spans(encoded, start)
+        number, at = read_var_uint(encoded, start, len(encoded))
+        spans, at, ordered = read_ranges(encoded, at, number)
         if spans := spans if ordered else _joined(spans):
             spelled[client] = encoded[start:at] if ordered else _spelled(spans)
     return _digest(read_clocks(encoded[at:]), spelled)
@@ -79,11 +89,10 @@ def _spelled(spans: list[tuple[int, int]]) -> bytes:
     return b"".join(parts)
 
 
-def _spans(b: bytes, at: int) -> tuple[list[tuple[int, int]], int, bool]:
-    """One client's ranges, the position behind them, and whether they ascend with a gap between each two."""
+def read_ranges(b: bytes, at: int, count: int) -> tuple[list[tuple[int, int]], int, bool]:
+    """So many ranges, the position behind them, and whether they ascend with a gap between each two."""
     spans: list[tuple[int, int]] = []
     add = spans.append
-    count, at = read_var_uint(b, at, len(b))
     ordered, last = True, -1
     for _ in range(count):
         first, c = b[at], b[at + 1]

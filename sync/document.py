@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 import pycrdt
 from pycrdt import Array, Map
 
-from .digest import Ranges, decode_snapshot_bytes, digest_of_snapshot, encode_clocks, read_clocks
+from .digest import digest_of_snapshot, encode_clocks, read_clocks
 from .errors import DocumentBroken, InvalidInput, InvalidUpdate, LimitReached
 from .limits import CONTENTS_DEPTH_MAX, MERGE_FAN_IN
 from .roots import RootKind, find_roots
@@ -178,10 +178,6 @@ class Document:
         self.applied_bytes = len(state)
         return state
 
-    def deleted(self) -> Ranges:
-        """Every deleted clock, as `sync.replica` compares it."""
-        return decode_snapshot_bytes(self.snapshot())[1]
-
     def digest(self) -> str:
         """Equal exactly where two replicas hold the same operations and deletions (law 6)."""
         return digest_of_snapshot(self.snapshot())
@@ -282,7 +278,7 @@ class Document:
         return contents
 
     def snapshot(self) -> bytes:
-        """What `decode_snapshot_bytes` reads."""
+        """What `decode_snapshot_bytes` and `Deleted` read."""
         try:
             return pycrdt.Snapshot.from_doc(self.crdt).encode()
         except BaseException as error:

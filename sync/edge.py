@@ -98,9 +98,10 @@ class Edge(Taking):
         return Step(tuple(out))
 
     def pending_bytes(self, conn: ConnId) -> int | None:
-        """Of this connection's document, not flushed yet; None while it is being loaded."""
+        """Of this connection's document, not flushed yet; None while it is being loaded, or seeking."""
         host = self._serving.host_of(conn)
-        return host.pending_bytes if host is not None and host.replica is not None else None
+        there = host is not None and host.replica is not None and not host.seeking
+        return host.pending_bytes if host is not None and there else None
 
     def replica_of(self, conn: ConnId) -> Replica | None:
         """Of this connection's document; None while it is being loaded."""
@@ -199,10 +200,23 @@ class Edge(Taking):
         self._serving.verified(captured, refusal, out)
         return Step(tuple(out))
 
-    def places_found(self, replica: Replica, places: Places | None) -> EdgeStep:
-        """What a `FindPlaces` has found."""
+    def places_found(self, replica: Replica, places: Places | None, now_ms: int) -> EdgeStep:
+        """What a `FindPlaces` has found: what has waited for it goes on."""
+        out: Out = []
         replica.end_places(places)
-        return Step()
+        host = self._serving.hosted.get(replica.doc)
+        if host is not None and host.seeking:
+            host.seeking = False
+            self._serving.take_queued(host, now_ms, out)
+            if host.line is not None:
+                self._begin(host, host.line, out)
+            self._pump(now_ms, out)
+        return Step(tuple(out))
+
+    def seeks(self, doc: DocId) -> bool:
+        """What comes for this document waits until it is found where everything stands."""
+        host = self._serving.hosted.get(doc)
+        return host is not None and host.seeking
 
     def commit_failed(self, ticket: int, now_ms: int, reason: str) -> EdgeStep:
         """The disk refused the commit: nobody was told that it is safe."""

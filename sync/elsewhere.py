@@ -25,6 +25,7 @@ from .errors import DocumentBroken, InvalidUpdate
 from .folding import fold_entry
 from .ids import DocId, DotSet, Version
 from .lane import BREAKS, first_breaker, fold_around
+from .nesting import named_at_most
 from .replica import Replica, Taken, Verdict
 from .slices import wants_cutting
 from .splits import at_once_bytes
@@ -33,20 +34,27 @@ from .validate import Shape, check_update
 __all__ = ["Folding", "Loaded", "Loading", "Loan", "Saving", "Work", "light_shapes"]
 
 
-def light_shapes(entries: Sequence[LogEntry], document_bytes: int) -> list[Shape | None] | None:
+def light_shapes(entries: Sequence[LogEntry], replica: Replica) -> list[Shape | None] | None:
     """What was found of changes that may be folded at once, and are more than people type; None: lend them.
 
-    A range that is deleted may cut a long list: some hundreds hold everybody as long as a megabyte of text.
+    A range that is deleted may cut a long list: some hundreds hold everybody as long as a megabyte of text. Where types
+    nest deeply, a change that names one may be judged on where everything stands.
     """
     shapes: list[Shape | None] = []
+    document_bytes, names_max, names = replica.held_bytes, 0 if replica.nests else limits.NESTING_MAX // 2, 0
     for entry in entries:
         shape = None
-        if isinstance(entry, Logged) and size_of(entry) > at_once_bytes(document_bytes):
-            try:
-                shape = check_update(entry.change.update)
-            except InvalidUpdate:
-                shape = None  # the fold meets it too, and says so
-            if shape is not None and wants_cutting(entry.change.update, shape, document_bytes):
+        if isinstance(entry, Logged):
+            update = entry.change.update
+            if size_of(entry) > at_once_bytes(document_bytes):
+                try:
+                    shape = check_update(update)
+                except InvalidUpdate:
+                    shape = None  # the fold meets it too, and says so
+                if shape is not None and wants_cutting(update, shape, document_bytes):
+                    return None
+            names += shape.names if shape is not None else named_at_most(update)
+            if names > names_max:
                 return None
         shapes.append(shape)
     return shapes

@@ -27,8 +27,10 @@ from .folding import fold_log
 from .giving_way import REFUSED, clashed, give_way, question_of, replaced
 from .hosted import Hosted
 from .ids import DocId, Dot, DotSet, Origin, Version
+from .nesting import PlacesWanted
 from .outbox import Outbox
 from .replica import Replica, Verdict, covers
+from .seeking import seek
 from .slices import Piece, wants_cutting
 from .splits import Into, at_once_bytes
 from .step import AskSync, EdgeEffect, LoadLogged, Look, Report, Step, TakeOn
@@ -79,14 +81,21 @@ class Following(Outbox):
 
     def _take_broadcast(
         self, host: Hosted, message: Merged, now_ms: int, out: Out, brought: Verdict | None = None
-    ) -> None:
+    ) -> bool:
+        """False: it has to wait, in line."""
         if host.replica is None:
             self._missed(message, host, now_ms, out)
-            return
+            return True
         try:
             self._take_merged(host, host.replica, message, now_ms, out, brought)
+        except PlacesWanted:
+            seek(host, self._serving.rebuild, out)
+            if host.line is None:
+                self._line_up(host, message, now_ms, out)
+            return False
         except (InvalidUpdate, LimitReached, DocumentBroken) as error:
             self._not_taken(host, error, "merged_refused", now_ms, out)
+        return True
 
     def _missed(self, message: Merged, host: Hosted | None, now_ms: int, out: Out) -> None:
         """The document is not in memory: its content is asked for."""
@@ -175,6 +184,8 @@ class Following(Outbox):
         self._number += 1
         line.number = self._number
         first = line.arrivals[0]
+        if host.seeking:
+            return  # on with it when they are found
         if self._wants_look(host, first) and isinstance(first.what, Merged):
             first.replica = host.replica
             out.append(Look(host.doc, line.number, first.what.update, self.into(host.doc)))
@@ -296,10 +307,17 @@ class Following(Outbox):
                 self._catchup.want(answer.doc, now_ms + (limits.RETRY_MS_MAX if host.probe is None else 0))
             except DocumentBroken as error:
                 self._serving.rebuild(host, str(error), out)
+            except PlacesWanted:
+                self._seek_and_ask(host, now_ms, out)
         elif host is not None:
             self._catchup.want(answer.doc, now_ms + limits.RETRY_MS_MIN)
         self._pump(now_ms, out)
         return Step(tuple(out))
+
+    def _seek_and_ask(self, host: Hosted, now_ms: int, out: Out) -> None:
+        """A small answer: it need not be kept."""
+        seek(host, self._serving.rebuild, out)
+        self._catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)
 
     def _take_answer(
         self, host: Hosted, replica: Replica, answer: SyncAnswer, looked: Looked | None, now_ms: int, out: Out
@@ -392,6 +410,8 @@ class Following(Outbox):
                 )
         except (InvalidUpdate, LimitReached, DocumentBroken) as error:
             out.append(Report("log_unreadable", doc, str(error)))
+        except PlacesWanted:
+            self._seek_and_ask(host, now_ms, out)
         self._serving.become_ready(host, out)
         self._pump(now_ms, out)
         return Step(tuple(out))

@@ -126,6 +126,7 @@ def replaced(
     fresh.materialise()
     serving.drop_clients(host, CLOSE_CLIENT_ID, reason, now_ms, out)
     host.replica = fresh
+    fresh.hurried = True
     host.probe = None
     host.heals = host.rows = host.row_bytes = host.failures = 0
     host.state_bytes = len(answer.update)

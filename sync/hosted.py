@@ -106,6 +106,8 @@ class Hosted:
     queued_bytes: int = 0
     paused: set[ConnId] = field(default_factory=set)
     """Who is not read until the replica is there."""
+    seeking: bool = False
+    """Frames wait as well until it is found where everything stands (`sync.seeking`)."""
     answered: Answered | None = None
     """Until the document changes, or is looked at (LOOK_MS)."""
     asked: dict[ConnId, bytes] = field(default_factory=dict)

@@ -127,7 +127,7 @@ class Leader:
                 lane.forget()
             if lane.replica is None:
                 self._enqueue(lane, delivery, out)
-            elif size_of(entry) <= at_once_bytes(lane.replica.held_bytes):
+            elif size_of(entry) <= at_once_bytes(lane.replica.held_bytes) and not lane.replica.nests:
                 self._fold(lane, entry, now_ms, out)
             else:
                 lane.queue.append(entry)
@@ -275,7 +275,7 @@ class Leader:
             count = 1 if lane.careful else lane.loan_count()
             entries = lane.queue[:count]
             size = sum(map(size_of, entries))
-            shapes = light_shapes(entries, replica.held_bytes) if size <= limits.FOLDED_BYTES else None
+            shapes = light_shapes(entries, replica) if size <= limits.FOLDED_BYTES else None
             if shapes is None:
                 self._broadcast(lane, now_ms, out)  # what it holds already is a step of its own
                 if lane.replica is replica:  # else broken over that: folded again after the load

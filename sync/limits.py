@@ -78,6 +78,7 @@ READER_BYTES_MAX: Final = 32 * 1024 * 1024  # not read by one client, of single 
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024  # not yet flushed, per document
 LOADING_FRAMES_MAX: Final = 10_000  # held per document until it is loaded: four clients' reads of nothing but typing
 LOADING_BYTES_MAX: Final = 64 * 1024 * 1024  # of them
+WAITING_BYTES_HELD: Final = 1024 * 1024  # of a connection, behind a large frame or a load; then it is not read
 LOADING_FRAMES_HELD: Final = 100  # so many, and who sends one more is not read until it is loaded
 CONNECTIONS_MAX: Final = 10_000  # of one edge: 15 kB each, and as many files as a process is usually allowed at most
 DOCUMENT_CLIENTS_MAX: Final = 5_000  # connections on one document: each update is written to all of them

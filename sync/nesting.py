@@ -24,7 +24,7 @@ from .errors import InvalidUpdate
 from .limits import CLOCK_MAX, NESTING_MAX
 from .structs import NOBODY, Structs, in_order, read_structs
 
-__all__ = ["Nesting", "Places", "named_at_most", "nesting_of", "places_of", "refuse_depth"]
+__all__ = ["Nesting", "Places", "PlacesWanted", "named_at_most", "nesting_of", "places_of", "refuse_depth"]
 
 _NAMES: Final = bytes(0 if byte == 0 else 1 if byte & ~0x20 in range(1, 10) else 2 for byte in range(256))
 """A struct without origins, and the 0 that says "a parent by id" behind it."""
@@ -45,21 +45,22 @@ def refuse_depth() -> InvalidUpdate:
     )
 
 
+class PlacesWanted(Exception):
+    """Where everything stands has to be found first, which takes a second: nothing has changed, ask again then."""
+
+
 class Places:
     """How deep each clock of a document stands: 0 in a root. Neighbouring clocks of one depth are one entry."""
 
-    __slots__ = ("_depths", "_ends", "_starts")
+    __slots__ = ("_depths", "_ends", "_starts", "depth")
 
     def __init__(self, state: bytes) -> None:
         self._starts: dict[int, array[int]] = {}
         self._depths: dict[int, array[int]] = {}
         self._ends: dict[int, int] = {}
-        self.add(state)
-
-    @property
-    def depth(self) -> int:
+        self.depth = 0
         """Of what stands deepest."""
-        return max((max(depths, default=0) for depths in self._depths.values()), default=0)
+        self.add(state)
 
     def deepest(self, update: bytes) -> int:
         """How deep the deepest of this update stands, or would stand. Raises InvalidUpdate."""
@@ -80,6 +81,7 @@ class Places:
                 if (depths[-1] if depths else 0) != depth:
                     starts.append(start)
                     depths.append(depth)
+                    self.depth = max(self.depth, depth)
                 self._ends[client] = following
 
     def _placed(self, structs: Mapping[int, Structs]) -> _Placed:

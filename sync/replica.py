@@ -24,8 +24,8 @@ from .digest import encode_clocks
 from .document import Document
 from .errors import ClientIdClash, DocumentBroken, InvalidUpdate, LimitReached
 from .ids import ConnId, DocId, Dot, DotSet, Version
-from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX
-from .nesting import Nesting, refuse_depth
+from .limits import DOT_RANGES_MAX, EARLY_BYTES_MAX, EARLY_COUNT_MAX, NESTING_MAX
+from .nesting import Nesting, PlacesWanted, refuse_depth
 from .token import Token
 from .validate import Shape
 
@@ -159,7 +159,7 @@ class Replica(Content):
             raise refuse_depth()
         self.clocks.update((client, following) for client, _, following in shape.brings)
         self._document, self._deleted = document, None
-        self._named, self._places = nesting.named, nesting.places
+        self._named, self._places, self._since_places = nesting.named, nesting.places, None
         return True
 
     def _take(
@@ -173,8 +173,9 @@ class Replica(Content):
         if judgement.verdict is Verdict.EARLY:
             self._set_aside(Early(update, shape, now_ms, conn, seq, judgement.missing))
             return _TAKEN_EARLY
-        if shape.names:
-            self._look_at_depth(update, shape.names)
+        early = self._early_names() if self.hurried and self.early and self._lets_in(shape) else 0
+        if shape.names or early:
+            self._look_at_depth(update, shape.names, early)
         if self._suspected:
             self._brink.refuse(self.doc, update, shape)
         self._accept(update, shape)
@@ -246,6 +247,9 @@ class Replica(Content):
                 except InvalidUpdate as error:
                     refused.append((held, str(error)))
                     continue
+                except PlacesWanted:  # they were found for the one that lets this in
+                    refused.append((held, str(refuse_depth())))
+                    continue
                 released.append(held)
                 if named is not None:
                     self._confirm(*named)
@@ -253,6 +257,22 @@ class Replica(Content):
                     updates.append(held.update)
                     moved = True
         return tuple(released), tuple(refused)
+
+    def _lets_in(self, shape: Shape) -> bool:
+        """This may be what an early one waits for."""
+        clocks, reach = self.clocks, {client: following for client, _, following in shape.brings}
+        return any(
+            all(max(clocks.get(client, 0), reach.get(client, 0)) >= clock for client, clock in held.missing)
+            for held in self.early
+        )
+
+    def _early_names(self) -> int:
+        return sum(held.shape.names for held in self.early)
+
+    @property
+    def nests(self) -> bool:
+        """What names a type may have to be judged on where everything stands."""
+        return self._named is None or self._depth_at_most() + self._early_names() > NESTING_MAX // 2
 
     def drop_early(self, held: Early) -> None:
         """Give one up: its sender has to be told."""

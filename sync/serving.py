@@ -35,9 +35,11 @@ from .errors import (
 )
 from .hosted import Answered, Flushed, Held, Hosted, Pending, replica_of, whole_answer
 from .ids import ConnId, DocId, Dot, Origin
+from .nesting import PlacesWanted
 from .ports import StoredDocument
 from .pressure import Pressure
 from .replica import Replica, Taken, Verdict
+from .seeking import seek
 from .step import Close, Commit, Follow, Load, Pause, PresenceOut, Report, Resume, Send, Unfollow
 from .telling import Telling
 from .token import decode_token
@@ -95,12 +97,16 @@ class Serving(Telling):
         host = self.hosted[doc]
         try:
             update = wire.short_update(frame)
-            if update is None or host.replica is None or conn in self._read_only or conn in host.tracking.conns:
+            waits = host.replica is None or host.seeking
+            if update is None or waits or conn in self._read_only or conn in host.tracking.conns:
                 self._message(host, conn, frame, now_ms, out)
             else:  # a keystroke
                 self._update(host, conn, update, now_ms, out)
         except (InvalidInput, LimitReached, DocumentBroken) as error:
             self.refused(conn, error, now_ms, out)
+        except PlacesWanted:
+            seek(host, self.rebuild, out)
+            self.received(conn, frame, now_ms, out)  # it waits
         return host
 
     def refused(self, conn: ConnId, error: SkerryError, now_ms: int, out: Out) -> None:
@@ -149,7 +155,7 @@ class Serving(Telling):
                 self._send_states(host, conn, out)
             case wire.PermissionDenied() | wire.Authenticate():
                 pass  # a client has nothing to deny, and who it is was settled before; harmless
-            case _ if host.replica is None:
+            case _ if host.replica is None or host.seeking:
                 if host.queue(conn, frame):
                     out.append(Pause(conn))
             case wire.SyncStep1(state_vector):
@@ -342,17 +348,16 @@ class Serving(Telling):
         host = self.hosted.get(doc)
         if host is None or not host.loading:
             return None
-        host.loading = False
-        if host.paused:
-            out.append(Resume(tuple(host.paused)))
-        queued = host.unqueued()
+        host.loading = host.seeking = False
         suspects, host.suspects = host.suspects, []
         try:
             host.replica = replica_of(doc, stored)
             for suspect in suspects:
                 self._try_suspect(host, suspect, stored, now_ms, out)
+            host.replica.hurried = True
         except DocumentBroken as error:
             host.replica = None
+            host.unqueued()
             out.append(Report("document_unreadable", doc, str(error)))
             reason = "the stored document cannot be read; see the edge's log"
             self.drop_clients(host, CLOSE_CANNOT_STORE, reason, now_ms, out)
@@ -367,10 +372,16 @@ class Serving(Telling):
             host.ready_by_ms = now_ms + limits.FIRST_OPEN_MS_MAX
         else:
             self.become_ready(host, out)
-        for conn, frame in queued:
+        self.take_queued(host, now_ms, out)
+        return host if host.replica is not None else None
+
+    def take_queued(self, host: Hosted, now_ms: int, out: Out) -> None:
+        """What has waited for the replica."""
+        if host.paused:
+            out.append(Resume(tuple(host.paused)))
+        for conn, frame in host.unqueued():
             if conn in host.conns:
                 self.received(conn, frame, now_ms, out)
-        return host if host.replica is not None else None
 
     def become_ready(self, host: Hosted, out: Out) -> None:
         """Invariant 2."""

@@ -19,7 +19,9 @@ from .errors import DocumentBroken, InvalidUpdate, LimitReached
 from .following import EdgeStep, Following
 from .hosted import Hosted
 from .ids import DocId
+from .nesting import PlacesWanted
 from .replica import Verdict
+from .seeking import seek
 from .step import Step
 from .validate import check_update
 
@@ -61,7 +63,8 @@ class Taking(Following):
                     self._leave_line(host, line, now_ms)
             elif not self._wants_look(host, first):  # as it does where the document has become large meanwhile
                 for _ in range(limits.LINE_TURN_COUNT):
-                    self._end(host, line.arrivals[0], now_ms, out)
+                    if not self._end(host, line.arrivals[0], now_ms, out):
+                        break
                     self._leave_line(host, line, now_ms)
                     if (
                         host.line is None
@@ -92,6 +95,10 @@ class Taking(Following):
                 replica.know_deletions()
             taken = replica.take(update, shape, now_ms)
             replica.materialise()
+        except PlacesWanted:
+            pieces.appendleft((update, shape))
+            seek(host, self._serving.rebuild, out)
+            return True
         except (InvalidUpdate, LimitReached, DocumentBroken) as error:
             event = "merged_refused" if isinstance(arrival.what, Merged) else "log_unreadable"
             self._not_taken(host, error, event, now_ms, out)
@@ -99,8 +106,8 @@ class Taking(Following):
         self._serving.take_in(host, taken, out)
         return True
 
-    def _end(self, host: Hosted, arrival: Arrival, now_ms: int, out: Out) -> None:
-        """All of its pieces are taken; or it has none. Invariant 2."""
+    def _end(self, host: Hosted, arrival: Arrival, now_ms: int, out: Out) -> bool:
+        """All of its pieces are taken; or it has none. Invariant 2. False: it has to wait."""
         brought = None
         if arrival.pieces is not None:
             brought = Verdict.EARLY if arrival.lacks else Verdict.NEW
@@ -108,7 +115,7 @@ class Taking(Following):
                 host.replica.look_at_deletions_again()
         match arrival.what:
             case Merged() as message:
-                self._take_broadcast(host, message, now_ms, out, brought)
+                return self._take_broadcast(host, message, now_ms, out, brought)
             case Folded(version, dots):
                 if brought is Verdict.NEW and host.replica is not None:
                     looked = Looked(check_update(EMPTY_UPDATE), taken=True)
@@ -117,6 +124,7 @@ class Taking(Following):
                 else:
                     self._catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)
                 self._serving.become_ready(host, out)
+        return True
 
     def _leave_line(self, host: Hosted, line: Line, now_ms: int) -> None:
         line.bytes -= line.arrivals.popleft().bytes

@@ -12,11 +12,14 @@ import pytest
 from server.config import load_config
 from server.edge import EdgeDaemon
 from sync import validate
-from sync.change import Merged
+from sync.change import Merged, SyncAnswer, SyncAsk
 from sync.edge import Edge, EdgeStep
 from sync.ids import DocId, DotSet, Origin, Version
 from sync.limits import LARGE_FRAME_BYTES, SLICE_STRUCTS
+from sync.nesting import Places, places_of
+from sync.replica import Replica
 from tests.sync.stage import Ada, frame
+from tests.sync.test_nesting import as_deep_as_may_be
 from tests.sync.test_slices import letters
 
 DEADLINE_S = 10.0
@@ -97,6 +100,50 @@ async def test_a_large_frame_among_those_of_one_read_is_looked_at_beside_the_loo
 
         assert replica.clocks == {}, "both wait, the second behind the first"
         await until(lambda: replica.clocks == {1: 1_000, 9: 1})
+    finally:
+        await daemon.stop(1.0)
+
+
+async def test_an_answer_that_nests_deeply_waits_in_pieces_until_it_is_found_where_everything_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags: dict[str, object] = {"data": tmp_path, "listen": "127.0.0.1:0", "nats": ("nats://127.0.0.1:1",)}
+    daemon = EdgeDaemon(load_config(flags, None))
+    levels = as_deep_as_may_be()
+    leader = Replica(PLAN)
+    for update in levels:
+        leader.take(update, validate.check_update(update), 0)
+    asked, threads = list[int](), list[int]()
+
+    async def answered(ask: SyncAsk, shard: int) -> SyncAnswer:
+        asked.append(ask.ask)
+        if len(asked) > 1:  # its own edits are on their way: it asks again, and the first answer has to do
+            await asyncio.Event().wait()
+        state = leader.materialise().state()
+        return SyncAnswer(PLAN, ask.ask, state, leader.state_vector(), Version(EPOCH, 9), DotSet(), "", DotSet())
+
+    def found(state: bytes) -> Places | None:
+        threads.append(threading.get_ident())
+        return places_of(state)
+
+    monkeypatch.setattr(daemon.bus, "ask_sync", answered)
+    monkeypatch.setattr("server.edge.places_of", found)
+    monkeypatch.setattr("sync.content.Places", None)  # nobody finds it on the loop
+    await daemon.start()
+    try:
+        conn = daemon.opened(Deaf(), PLAN)
+        for update in levels[:10]:
+            daemon.received(conn, frame(update))
+        await until(lambda: daemon.machine.replica_of(conn) is not None)
+        replica = daemon.machine.replica_of(conn)
+        assert replica is not None
+        daemon.link_up(EPOCH, True)
+
+        await until(lambda: replica.clocks == leader.clocks)
+
+        assert len(threads) == 1
+        assert threads[0] != threading.get_ident()
+        await until(lambda: replica.version == Version(EPOCH, 9))
     finally:
         await daemon.stop(1.0)
 

@@ -23,13 +23,14 @@ from server import reads, websocket
 from server.allowance import Allowance, Rates
 from server.config import load_config
 from server.edge import EdgeDaemon
-from server.gateway import Gateway
+from server.gateway import Channel, Gateway
+from server.large import _Waiting
 from server.watchdog import Watchdog
 from sync import extension, wire
 from sync.closing import CLOSE_LIMIT
 from sync.document import Document
 from sync.ids import DocId, parse_document_id
-from sync.limits import LOADING_FRAMES_MAX
+from sync.limits import LOADING_FRAMES_MAX, PENDING_BYTES_MAX, WAITING_BYTES_HELD
 from sync.ports import StoredDocument
 
 DEADLINE_S = 20.0
@@ -184,6 +185,59 @@ async def test_who_sends_much_while_a_document_is_loaded_is_not_read_and_loses_n
                             break
                         await asyncio.sleep(0.05)
                 assert socket.close_code is None
+
+
+async def test_who_sends_40_mib_while_a_document_is_loaded_is_not_read_and_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pasted, count = "x" * 1024 * 1024, 40
+    ada, ben = Typist(), Typist()
+    frames = [ada.type(pasted) for _ in range(count)]
+    assert sum(map(len, frames)) > PENDING_BYTES_MAX
+    doc, other = parse_document_id("d"), parse_document_id("other")
+
+    async def send_all(socket: ClientConnection) -> None:
+        for frame in frames:
+            await socket.send(extension.on_channel(1, frame))
+        await socket.send(extension.on_channel(2, ben.type("y")))
+
+    async def reads_as(asked: DocId, length: int) -> None:
+        while True:
+            reading = await reads.read(daemon, asked, contents=True)
+            if reading is not None and reading.contents is not None and "text" in reading.contents:
+                value = reading.contents["text"]
+                if isinstance(value, dict) and len(str(value["value"])) == length:
+                    return
+            await asyncio.sleep(0.05)
+
+    async with an_edge(tmp_path) as (address, daemon):
+        with a_load_that_waits(daemon, monkeypatch) as gate:
+            async with connect(
+                f"ws://{address}/", subprotocols=[Subprotocol(wire.SUBPROTOCOL)], ping_interval=None, max_size=None
+            ) as socket:
+                for number, name in ((1, doc), (2, other)):
+                    await socket.send(extension.on_channel(number, extension.encode(extension.Open(name))))
+                sending = asyncio.create_task(send_all(socket))
+                await until(lambda: sending.done() or any(each.paused for each in waiting(daemon)), "it is not read")
+                assert not sending.done()
+                assert sum(each.bytes for each in waiting(daemon)) < 4 * WAITING_BYTES_HELD
+                with monkeypatch.context() as context:
+                    context.setattr(websocket, "PING_S", 0.0)
+                    context.setattr(websocket, "SILENCE_S", 0.0)
+                    for each in waiting(daemon):
+                        assert isinstance(each.paused, Channel)
+                        each.paused._client._socket.tick()  # who is not read is not silent
+                gate.set()
+                async with asyncio.timeout(2 * DEADLINE_S):
+                    await sending
+                    await reads_as(doc, count * len(pasted))
+                    await reads_as(other, 1)
+                assert socket.close_code is None
+                assert not waiting(daemon)
+
+
+def waiting(daemon: EdgeDaemon) -> list[_Waiting]:
+    return list(daemon._large._waiting.values())
 
 
 async def test_a_document_that_ends_while_it_is_paused_leaves_the_others_of_its_connection_read(

@@ -15,7 +15,7 @@ from sync import extension, wire
 from sync.errors import InvalidUpdate, LimitReached, SkerryError
 from sync.ids import ConnId, Dot, Origin
 from sync.lib0 import write_var_uint
-from sync.limits import LARGE_FRAME_BYTES, PENDING_BYTES_MAX, SLICE_STRUCTS
+from sync.limits import LARGE_FRAME_BYTES, PENDING_BYTES_MAX, SLICE_STRUCTS, WAITING_BYTES_HELD
 from sync.replica import Replica
 from sync.splits import Into
 from sync.validate import check_update
@@ -49,8 +49,15 @@ class Desk:
         self.document = Replica(PLAN)
         self.tasks: set[asyncio.Task[None]] = set()
         self.large = LargeFrames(
-            self.spawn, self.deliver, self.refuse, lambda _: self.pending, self.begins, self.replica
+            self.spawn,
+            self.deliver,
+            self.refuse,
+            lambda _: self.pending,
+            self.begins,
+            self.replica,
+            lambda _: self,
         )
+        self.pauses: list[str] = []
         self.begun: list[tuple[ConnId, int]] = []
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
@@ -72,6 +79,12 @@ class Desk:
     def send(self, conn: ConnId, data: bytes) -> None:
         if not self.large.takes(conn, data):
             self.deliver(conn, data)
+
+    def pause(self) -> None:
+        self.pauses.append("pause")
+
+    def resume(self) -> None:
+        self.pauses.append("resume")
 
     async def idle(self) -> None:
         async with asyncio.timeout(10):
@@ -240,6 +253,48 @@ async def test_a_connection_that_closes_takes_with_it_what_waits() -> None:
     await desk.idle()
 
     assert desk.delivered == []
+
+
+@on_a_loop
+async def test_whose_frames_wait_is_not_read_until_they_are_worked_off() -> None:
+    pasted = frame(Ada(1).type("x" * (WAITING_BYTES_HELD // 4)))
+    desk = Desk()
+    desk.pending = None
+    for _ in range(3):
+        desk.send(ADA, pasted)
+    assert desk.pauses == []
+
+    desk.send(ADA, pasted)
+    desk.send(ADA, pasted)
+    assert desk.pauses == ["pause"], "once"
+
+    desk.pending = 0
+    desk.large.moved()
+    await desk.idle()
+    assert desk.pauses == ["pause", "resume"]
+    assert len(desk.delivered) == 5
+
+
+@on_a_loop
+@pytest.mark.parametrize("refused", [False, True])
+async def test_who_closes_or_is_refused_while_it_waits_is_read_again_for_its_other_documents(refused: bool) -> None:
+    desk = Desk()
+    desk.pending = None
+    desk.send(ADA, frame(letters(COUNT)[:-1] + b"\1"))
+    for _ in range(2):
+        desk.send(ADA, frame(Ada(1).type("x" * WAITING_BYTES_HELD)))
+    await asyncio.sleep(0)
+    assert desk.pauses == ["pause"]
+
+    if refused:
+        desk.pending = 0
+        desk.large.moved()
+    else:
+        desk.large.closed(ADA)
+    await desk.idle()
+
+    assert desk.pauses == ["pause", "resume"]
+    assert bool(desk.refused) is refused
 
 
 @on_a_loop

@@ -340,7 +340,7 @@ class EdgeNode:
 
     def _places_found(self, replica: Replica, places: Places | None) -> None:
         assert self.edge is not None
-        self._do(self.edge.places_found(replica, places))
+        self._do(self.edge.places_found(replica, places, self.world.now_ms))
 
     def _looked(self, doc: DocId, number: int, found: Found) -> None:
         assert self.edge is not None
@@ -481,6 +481,8 @@ class EdgeNode:
             if step is None:
                 break
             self._do(step)
+            if self.edge.seeks(answer.doc):
+                break
         else:
             if looked is not None and looked.pieces:
                 looked = replace(looked, taken=True)

@@ -102,7 +102,7 @@ class Island:
         self.aside: list[SetAside] = []
         self.by_turns = False
         """What is to be looked at, and to be taken with later turns of the loop, waits for `turn`."""
-        self.waiting: list[Look | TakeOn] = []
+        self.waiting: list[Look | TakeOn | FindPlaces] = []
 
     def do(self, step: EdgeStep) -> None:
         self._perform(step)
@@ -136,9 +136,7 @@ class Island:
                     self.presence.append(payload)
                 case Verify(_, captured):
                     self.do(self.edge.verified(captured, refusal_of(captured)))
-                case FindPlaces(_, replica, state):
-                    self.do(self.edge.places_found(replica, places_of(state)))
-                case Look() | TakeOn():
+                case Look() | TakeOn() | FindPlaces():
                     self.waiting.append(effect)
                     if not self.by_turns:
                         self.turn()
@@ -156,6 +154,8 @@ class Island:
                 self.do(self.edge.looked(doc, number, look_at(update, into), self.now))
             case TakeOn(doc, number):
                 self.do(self.edge.take_on(doc, number, self.now))
+            case FindPlaces(_, replica, state):
+                self.do(self.edge.places_found(replica, places_of(state), self.now))
 
     def open(self, conn: int, doc: DocId = PLAN) -> None:
         self.do(self.edge.opened(ConnId(conn), doc, self.now))

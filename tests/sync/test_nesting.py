@@ -347,10 +347,9 @@ def test_where_everything_stands_is_found_out_beside_the_loop_before_a_nested_ty
     island.do(island.edge.received(ConnId(1), frame(level(NESTING_MAX)), island.now))
 
     assert len(read) == 1, "nor for this one, which is as deep as may be"
-    replica = island.edge.hosted[PLAN].replica
-    assert replica is not None
-    with pytest.raises(InvalidUpdate, match="nested deeper"):
-        take(replica, level(NESTING_MAX + 1))
+    island.do(island.edge.received(ConnId(1), frame(level(NESTING_MAX + 1)), island.now))
+    assert "nested deeper" in island.closed[1][1]
+    assert (len(read), len(beside)) == (2, 2)
 
 
 def test_what_is_taken_while_it_is_found_out_counts() -> None:

@@ -257,8 +257,8 @@ def test_a_leader_lends_it_and_folds_it_in_pieces(copied: Copied) -> None:
     loaded = Loading(PLAN, snapshot, (), frozenset(), EPOCH, 0).run().replica
     assert loaded is not None
     change = logged(2, SHORT)
-    assert light_shapes([change], loaded.held_bytes) is None
-    assert light_shapes([change], 0) is not None
+    assert light_shapes([change], loaded) is None
+    assert light_shapes([change], Replica(PLAN)) is not None
 
     Folding(PLAN, loaded, [change], frozenset(), 0).run()
 
