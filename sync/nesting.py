@@ -26,14 +26,17 @@ from .structs import NOBODY, Structs, in_order, read_structs
 
 __all__ = ["Nesting", "Places", "PlacesWanted", "named_at_most", "nesting_of", "places_of", "refuse_depth"]
 
-_NAMES: Final = [bytes((keyed | content, 0)) for keyed in (0, 0x20) for content in range(1, 10)]
+_NAMES: Final = bytes(0 if byte == 0 else 1 if byte & ~0x20 in range(1, 10) else 2 for byte in range(256))
+"""A struct without origins, and the 0 that says "a parent by id" behind it."""
+_PART: Final = 1 << 18  # bytes, gone through while nobody else runs: 0.4 ms
 _Placed = dict[int, list[tuple[int, int, int]]]
 """Client -> (clock, next clock, depth)."""
 
 
 def named_at_most(state: bytes) -> int:
-    """How many structs of a state name a parent by id; more where other bytes look like one. 5 ms a MB."""
-    return sum(map(state.count, _NAMES))
+    """How many structs of a state name a parent by id; more where other bytes look like one. 1.5 ms a MB."""
+    parts = range(0, len(state), _PART)
+    return sum(state[at : at + _PART + 1].translate(_NAMES).count(b"\1\0") for at in parts)
 
 
 def refuse_depth() -> InvalidUpdate:

@@ -138,16 +138,23 @@ def test_rows_that_are_out_of_order_within_a_commit_load_whole() -> None:
     assert document_of(None, rows).digest() == typing.digest()
 
 
+@pytest.mark.parametrize("commit", [4, 1_000])  # rows, in any order within
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 @pytest.mark.parametrize("seed", range(20))
-def test_a_history_loads_whole_from_its_rows_wherever_slices_end(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_history_loads_whole_from_its_rows_wherever_slices_end(
+    seed: int, large: bool, commit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     history = life(seed)
     monkeypatch.setattr("sync.loading.SLICE_STRUCTS", 3)
+    if large:
+        monkeypatch.setattr("sync.loading.SPLIT_DOCUMENT_BYTES", -1)
+        monkeypatch.setattr("sync.limits.SPLIT_DOCUMENT_BYTES", -1)
     rows = list(history.updates)
     rng = random.Random(seed)
-    for at in range(0, len(rows) - 3, 4):  # commits of four rows, in any order within
-        part = rows[at : at + 4]
+    for at in range(0, len(rows), commit):
+        part = rows[at : at + commit]
         rng.shuffle(part)
-        rows[at : at + 4] = part
+        rows[at : at + commit] = part
 
     assert document_of(None, rows).digest() == Document(history.state).digest()
 

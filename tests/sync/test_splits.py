@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import time
 from bisect import insort
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -25,6 +28,7 @@ from sync.step import Look
 from sync.structs import NOBODY, read_structs
 from sync.validate import check_update
 from tests.sync.stage import EPOCH, PLAN, Island, frame
+from tests.sync.test_slices import every_second, letters
 
 LENGTH = 10_000_000
 LARGE = Into(LENGTH, {1: LENGTH})
@@ -292,3 +296,86 @@ def test_a_stored_state_of_a_text_that_others_have_written_into(copied: Copied) 
 
     assert copied.bounded()
     assert loaded.digest() == written.digest()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_small_pieces_of_a_stored_state_are_taken_together_as_far_as_they_copy_little(
+    copied: Copied, seed: int
+) -> None:
+    """A letter each of 500 people, at five places: pycrdt takes those of one call in an order of its own."""
+    clients = random.Random(seed).sample(range(2, 502), 500)
+    places = [place * LENGTH // 6 + 2 * at for place in range(1, 6) for at in range(100)]
+    written = Document(text())
+    for client, clock in zip(clients, places, strict=True):
+        one = b"\xc4\1" + write_var_uint(clock - 1) + b"\1" + write_var_uint(clock) + b"\1y"
+        written.apply(b"\1\1" + write_var_uint(client) + b"\0" + one + b"\0")
+    state = written.state()
+    pieces = cut(state, {})
+    copied.calls, copied.points = [], [0, LENGTH]
+
+    loaded = document_of(state, ())
+
+    assert copied.bounded()
+    assert len(copied.calls) < len(pieces) // 4
+    assert loaded.digest() == written.digest()
+
+
+def test_what_a_stored_state_was_cut_into_is_not_put_together_to_more_than_a_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unknown = every_second(2_500, 3)  # nothing is cut for these
+    state = merge([text(limits.WHOLE_BYTES), letters(5_000, 2), every_second(2_500, 2), unknown])
+    taken: list[bytes] = []
+    apply = Document.apply_mended
+
+    def noted(document: Document, *updates: bytes) -> None:
+        taken.append(merge(updates))
+        apply(document, *updates)
+
+    monkeypatch.setattr(Document, "apply_mended", noted)
+
+    loaded = document_of(state, ())
+
+    assert max(len(check_update(update).deletes) for update in taken) <= limits.SLICE_RANGES
+    assert max(sum(map(len, read_structs(update)[0].values())) for update in taken) <= limits.SLICE_STRUCTS
+    assert loaded.digest() == Document(state).digest()
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes Python has read, struct by struct, each time: 0.1 to 0.2 s a megabyte of small ones."""
+    sizes: list[int] = []
+
+    def of(walk: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        def counted(update: bytes) -> Any:
+            sizes.append(len(update))
+            return walk(update)
+
+        return counted
+
+    for place in ("sync.slices.read_structs", "sync.loading.read_structs"):
+        monkeypatch.setattr(place, of(read_structs))
+    monkeypatch.setattr("sync.slices.check_update", of(check_update))
+    return sizes
+
+
+def test_a_stored_state_is_read_once(read: list[int]) -> None:
+    """And is not put together from its pieces and cut again."""
+    written = Document(text())
+    for piece in cut(inserting(*SPREAD), {}, LARGE):
+        written.apply(piece)
+    state = written.state()
+    read.clear()
+
+    document_of(state, ())
+
+    assert read == [len(state)]
+
+
+def test_stored_rows_are_read_once(read: list[int]) -> None:
+    """Whether a row stands for itself, and where it is cut."""
+    rows = [letters(5_000, client) for client in range(2, 12)]
+
+    document_of(Document(text(400_000)).state(), rows)
+
+    assert read == [*map(len, rows)]
