@@ -18,6 +18,7 @@ from sync.document import Crdt
 from sync.ids import ConnId, DocId
 from sync.presence import encode_awareness
 from sync.replica import Replica
+from sync.slices import cut
 from sync.validate import AwarenessEntry, Shape, check_awareness
 from sync.wire import AwarenessUpdate, QueryAwareness, SyncStep1, SyncStep2, Update, decode_frame, encode
 
@@ -264,5 +265,9 @@ class Editor:
             self.aware()
 
     def _take(self, update: bytes) -> None:
-        self.replica.take(update, shape_of(update), self.world.now_ms)
+        """As Yjs, also a part of what has a gap within: another update may wait for it that the rest waits for."""
+        shape = shape_of(update)
+        gaps = len({client for client, _, _ in shape.brings}) < len(shape.brings)
+        for part in cut(update, {}) if gaps else (update,):
+            self.replica.take(part, shape_of(part), self.world.now_ms)
         self.replica.materialise()
