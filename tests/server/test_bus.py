@@ -227,6 +227,22 @@ async def fetched(consumer: LogConsumer, count: int) -> list[Delivered]:
     return got
 
 
+async def acknowledged(bus: Bus, *, shard: int, seq: int) -> None:
+    """Everything was handed out and acknowledged up to `seq`, by the server's own account.
+
+    It answers questions before acknowledgements that came first (1,485 of 1,500 times), so it is asked again.
+    """
+    async with asyncio.timeout(20.0):
+        while True:
+            info = await api(bus.session().link, f"CONSUMER.INFO.{bus.layout.changes}.leader-{shard}")
+            floor = info["ack_floor"]
+            assert isinstance(floor, dict)
+            assert info["num_pending"] == 0
+            if (floor["stream_seq"], info["num_ack_pending"]) == (seq, 0):
+                return
+            await asyncio.sleep(0.01)
+
+
 # --- the consumer -----------------------------------------------------------------------------------------------------
 def test_a_consumer_gets_its_shard_in_order_and_what_is_acknowledged_once(nats: NatsServer, namespace: str) -> None:
     async def run() -> None:
@@ -244,8 +260,7 @@ def test_a_consumer_gets_its_shard_in_order_and_what_is_acknowledged_once(nats: 
             assert seen == [(name, seq) for seq in (1, 2, 3) for name in mine]
             assert not any(one.redelivered for one in got)
             assert await consumer.fetch(10, wait_s=0.2) == []
-            info = await api(bus.session().link, f"CONSUMER.INFO.{bus.layout.changes}.leader-1")
-            assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
+            await acknowledged(bus, shard=1, seq=got[-1].seq)
 
     asyncio.run(run())
 
@@ -286,11 +301,7 @@ def test_what_was_fetched_before_a_cut_is_acknowledged_after_it(nats: NatsServer
             rest = await fetched(consumer, 1)
             assert [one.seq for one in rest] == [3]
             consumer.ack((3,))
-            info = await api(bus.session().link, f"CONSUMER.INFO.{bus.layout.changes}.leader-0")
-            assert info["num_pending"] == 0
-            floor = info["ack_floor"]
-            assert isinstance(floor, dict)
-            assert floor["stream_seq"] >= 2
+            await acknowledged(bus, shard=0, seq=3)
 
     asyncio.run(run())
 
