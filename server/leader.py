@@ -144,7 +144,9 @@ class LeaderDaemon:
         if pull is not None:
             pull.cancel()
         self._do(self.machine.lost(shard, now_ms()))
-        self.consumers.pop(shard, None)
+        consumer = self.consumers.pop(shard, None)
+        if consumer is not None:
+            consumer.close()
         self.bus.serve_sync(sorted(self._pulls), self._sync_asked)
 
     def _anew(self) -> None:

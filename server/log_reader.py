@@ -170,6 +170,8 @@ class LogConsumer:
        after ACK_WAIT_S only, behind newer ones: such a gap shows in the consumer's own count and is read from the log.
     2. What arrived is handed out before it is forgotten; what cannot be read now is not overtaken.
     3. One pull is open at a time; what has arrived and waits is at most what it asked for.
+    4. Who leads no more says so (`close`): its open pull ends, and what it was given and has not acknowledged goes to
+       whoever leads now, at once instead of after ACK_WAIT_S.
     """
 
     def __init__(self, current: Current, shard: int) -> None:
@@ -280,6 +282,22 @@ class LogConsumer:
                 del self._replies[seq]
             else:
                 self._unsent.append(seq)
+
+    def close(self) -> None:
+        """Invariant 4. In the order of what is sent, as `ack`: what was acknowledged before stays so."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+
+        def refuse(reply: str) -> None:
+            if reply.startswith("$JS.ACK.") and session.epoch == self._epoch:
+                session.link.send(reply, b"-NAK")
+
+        session.link.unsubscribe(f"{self._pull_base}.*", late=lambda message: refuse(message.reply))
+        for reply in (*self._replies.values(), *(message.reply for message in self._arrived)):
+            refuse(reply)
+        self._replies.clear()
+        self._arrived.clear()
 
     async def _bound(self) -> Session:
         """The consumer exists on the server, and what was not acknowledged for want of a link is."""

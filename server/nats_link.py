@@ -47,6 +47,7 @@ SEND_BYTES_MAX = 64 * 1024 * 1024  # queued for one connection; beyond it, a ser
 WRITTEN_BYTES_MAX = 256 * 1024  # handed to the transport and not sent yet: what is urgent overtakes only the rest
 MESSAGE_OVERHEAD_BYTES = 256  # of a queued message beside its payload
 HEADER_NAME_BYTES_MAX = 64  # names that long are none of ours, nor of NATS
+LATE_S = 10.0  # what is on its way when a subscription ends arrives by then, or the link has ended (BEATS_MISSED_MAX)
 HANDLED_MAX = 64  # messages in a row before the loop's other work has its turn
 
 Handler = Callable[[Msg], None]
@@ -197,11 +198,16 @@ class NatsLink:
             self._client.handlers[self._sid_next] = handler
             self._put(command.sub_cmd(subject, queue, self._sid_next))
 
-    def unsubscribe(self, subject: str) -> None:
+    def unsubscribe(self, subject: str, late: Handler | None = None) -> None:
+        """`late` is given what was on its way already, for LATE_S."""
         sid = self._sids.pop(subject, None)
         if sid is not None:
-            self._client.handlers.pop(sid, None)
+            handlers = self._client.handlers
+            handlers.pop(sid, None)
             self._put(command.unsub_cmd(sid, 0))
+            if late is not None:
+                handlers[sid] = late
+                asyncio.get_running_loop().call_later(LATE_S, handlers.pop, sid, None)
 
     def abort(self, reason: str) -> None:
         """End it now: no farewell, nothing flushed."""

@@ -119,6 +119,14 @@ class Layout:
     def lease(self, shard: int) -> str:
         return f"$KV.{self.leaders}.{shard}"
 
+    @property
+    def lease_keys(self) -> str:
+        return f"$KV.{self.leaders}.>"
+
+    def candidate(self, identity: str) -> str:
+        """A process that leads shards, or would."""
+        return f"$KV.{self.leaders}.node.{identity}"
+
 
 @dataclass(frozen=True, slots=True)
 class LogState:
@@ -288,7 +296,7 @@ def _wanted(layout: Layout, shards: int, replicas: int, development: bool) -> di
             **common,
             **unbounded,
             "name": f"KV_{layout.leaders}",
-            "subjects": [f"$KV.{layout.leaders}.>"],
+            "subjects": [layout.lease_keys],
             "discard": "new",
             "max_msgs_per_subject": 1,
             "max_age": LEASE_TTL_S * SECOND_NS,

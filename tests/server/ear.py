@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from server.bus import Bus, BusConfig
+from server.bus import Bus, BusConfig, Delivered, LogConsumer
+from server.streams import api
 from sync.change import Beacon, Change, Context, Merged, RepairAsk
 from sync.errors import BusError
 from sync.ids import DocId, Dot, Origin, Version
@@ -84,3 +85,29 @@ async def published(bus: Bus, *changes: Change) -> list[Version]:
     versions = [outcome for outcome in outcomes if isinstance(outcome, Version)]
     assert len(versions) == len(outcomes), [outcome for outcome in outcomes if not isinstance(outcome, Version)]
     return versions
+
+
+async def fetched(consumer: LogConsumer, count: int) -> list[Delivered]:
+    """Exactly so many, in as many fetches as it takes."""
+    got: list[Delivered] = []
+    while len(got) < count:
+        more = await consumer.fetch(count - len(got))
+        assert more, f"{len(got)} of {count}"
+        got += more
+    return got
+
+
+async def acknowledged(bus: Bus, *, shard: int, seq: int, seconds: float = 20.0) -> None:
+    """Everything was handed out and acknowledged up to `seq`, by the server's own account.
+
+    It answers questions before acknowledgements that came first (1,485 of 1,500 times), so it is asked again.
+    """
+    async with asyncio.timeout(seconds):
+        while True:
+            info = await api(bus.session().link, f"CONSUMER.INFO.{bus.layout.changes}.leader-{shard}")
+            floor = info["ack_floor"]
+            assert isinstance(floor, dict)
+            assert info["num_pending"] == 0
+            if (floor["stream_seq"], info["num_ack_pending"]) == (seq, 0):
+                return
+            await asyncio.sleep(0.01)

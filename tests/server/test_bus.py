@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from server.bus import Bus, BusConfig, Delivered, LogConsumer
+from server.bus import Bus, BusConfig
 from server.nats_link import NatsLink
 from server.nats_server import NatsServer
 from server.streams import api
@@ -16,7 +16,7 @@ from sync.change import Beacon, Logged, Merged, RepairAsk, Snapshot, SyncAnswer,
 from sync.errors import BusError, BusRefused, BusUnreachable
 from sync.ids import DocId, Dot, DotSet, Origin, Version, shard_of
 
-from .ear import Ear, change, publish, published, running, until, up
+from .ear import Ear, acknowledged, change, fetched, publish, published, running, until, up
 
 PLAN = DocId("notes/plan")
 DIGEST = "00" * 32
@@ -215,32 +215,6 @@ def test_what_was_under_way_fails_when_the_link_is_cut_and_is_a_duplicate_afterw
             assert ear.links == [(epoch, True), "cut for 0.2 s", (epoch, True)]
 
     asyncio.run(run())
-
-
-async def fetched(consumer: LogConsumer, count: int) -> list[Delivered]:
-    """Exactly so many, in as many fetches as it takes."""
-    got: list[Delivered] = []
-    while len(got) < count:
-        more = await consumer.fetch(count - len(got))
-        assert more, f"{len(got)} of {count}"
-        got += more
-    return got
-
-
-async def acknowledged(bus: Bus, *, shard: int, seq: int) -> None:
-    """Everything was handed out and acknowledged up to `seq`, by the server's own account.
-
-    It answers questions before acknowledgements that came first (1,485 of 1,500 times), so it is asked again.
-    """
-    async with asyncio.timeout(20.0):
-        while True:
-            info = await api(bus.session().link, f"CONSUMER.INFO.{bus.layout.changes}.leader-{shard}")
-            floor = info["ack_floor"]
-            assert isinstance(floor, dict)
-            assert info["num_pending"] == 0
-            if (floor["stream_seq"], info["num_ack_pending"]) == (seq, 0):
-                return
-            await asyncio.sleep(0.01)
 
 
 # --- the consumer -----------------------------------------------------------------------------------------------------

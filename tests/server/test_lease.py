@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from server.bus import Bus
-from server.lease import Lease
+from server.lease import PATIENCE_S, Lease
 from server.nats_server import NatsServer
 from server.streams import LEASE_TTL_S
 from sync.errors import BusUnreachable
@@ -34,25 +34,71 @@ def lease_of(bus: Bus, watch: Watch, node: str = "ada") -> Lease:
     return Lease(bus.session, node, watch.gained, watch.lost)
 
 
-def test_a_node_takes_what_is_free_and_hands_it_over_when_it_stops(nats: NatsServer, namespace: str) -> None:
+def test_nodes_share_the_shards_evenly_and_who_stops_hands_over(nats: NatsServer, namespace: str) -> None:
     async def run() -> None:
-        async with running(nats.url, namespace, shards=3) as one, running(nats.url, namespace) as two:
-            ada, ben = Watch(), Watch()
-            first, second = lease_of(one, ada, "ada"), lease_of(two, ben, "ben")
+        async with (
+            running(nats.url, namespace, shards=5) as one,
+            running(nats.url, namespace) as two,
+            running(nats.url, namespace) as three,
+        ):
+            ada, ben, cem = Watch(), Watch(), Watch()
+            first, second, third = lease_of(one, ada, "ada"), lease_of(two, ben, "ben"), lease_of(three, cem, "cem")
             await first.start()
-            await until(lambda: first.leading == {0, 1, 2})
+            await until(lambda: first.leading == {0, 1, 2, 3, 4})
             await second.start()
-            assert await second.owners() == {0: "ada", 1: "ada", 2: "ada"}
-            assert second.leading == frozenset()
+            await until(lambda: sorted((len(first.leading), len(second.leading))) == [2, 3])
+            await third.start()
+            await until(lambda: sorted(len(each.leading) for each in (first, second, third)) == [1, 2, 2])
 
+            owners = await second.owners()
+            assert sorted(owners) == [0, 1, 2, 3, 4]
+            for lease, name in ((first, "ada"), (second, "ben"), (third, "cem")):
+                assert lease.leading == {shard for shard, owner in owners.items() if owner == name}
+            for shard in second.leading - third.leading:
+                assert ben.revisions[shard] > ada.revisions[shard]  # it fences
+            assert sorted(ada.told)[:5] == [("gained", shard) for shard in range(5)]
+            assert {shard for told, shard in ada.told if told == "lost"} == {0, 1, 2, 3, 4} - first.leading
+
+            kept = first.leading
             await first.stop()
-
             assert first.leading == frozenset()
-            assert ada.told[3:] == [("lost", 0), ("lost", 1), ("lost", 2)]
-            await until(lambda: second.leading == {0, 1, 2}, seconds=5)
-            assert all(ben.revisions[shard] > ada.revisions[shard] for shard in range(3))  # it fences
+            assert ada.told[-len(kept) :] == [("lost", shard) for shard in sorted(kept)]
+            await until(lambda: second.leading | third.leading == {0, 1, 2, 3, 4}, seconds=5)
+            await third.stop()
+            await until(lambda: second.leading == {0, 1, 2, 3, 4}, seconds=5)
             await second.stop()
             assert await second.owners() == {}
+
+    asyncio.run(run())
+
+
+def test_a_shard_that_was_given_to_a_node_that_takes_nothing_is_taken_back_and_stays(
+    nats: NatsServer, namespace: str
+) -> None:
+    async def run() -> None:
+        async with running(nats.url, namespace, shards=2) as one, running(nats.url, namespace) as two:
+            ada = Watch()
+            lease = lease_of(one, ada, "ada")
+            await lease.start()
+            await until(lambda: lease.leading == {0, 1})
+            looks = 0
+
+            async def sign() -> None:
+                """Says that it could lead, and never does."""
+                nonlocal looks
+                while True:
+                    await two.session().publish(two.layout.candidate("idle"), b'{"node": "idle", "id": "idle"}')
+                    looks += 1
+                    await asyncio.sleep(0.5)
+
+            signing = asyncio.create_task(sign())
+            await until(lambda: ("lost", 1) in ada.told, "one is given to the node that has none")
+            await until(lambda: lease.leading == {0, 1}, "and taken back", seconds=PATIENCE_S + 5)
+            before, ends = list(ada.told), looks + 10
+            await until(lambda: looks >= ends, "five seconds more")
+            assert ada.told == before == [("gained", 0), ("gained", 1), ("lost", 1), ("gained", 1)]
+            signing.cancel()
+            await lease.stop()
 
     asyncio.run(run())
 
@@ -66,8 +112,9 @@ def test_a_lease_lasts_while_it_is_renewed_and_a_cut_off_leader_loses_it_first_b
             leases = [lease_of(one, watches[0], "ada"), lease_of(two, watches[1], "ben")]
             for lease in leases:
                 await lease.start()
-            await until(lambda: leases[0].leading | leases[1].leading == {0, 1})
+            await until(lambda: [len(lease.leading) for lease in leases] == [1, 1])
             before = [lease.leading for lease in leases]
+            told = [list(watch.told) for watch in watches]
 
             ends = asyncio.get_running_loop().time() + LEASE_TTL_S + 2
             while asyncio.get_running_loop().time() < ends:
@@ -75,7 +122,7 @@ def test_a_lease_lasts_while_it_is_renewed_and_a_cut_off_leader_loses_it_first_b
                 await asyncio.sleep(0.1)
 
             assert [lease.leading for lease in leases] == before
-            assert [told for watch in watches for told in watch.told if told[0] == "lost"] == []
+            assert [watch.told for watch in watches] == told
             for lease in leases:
                 await lease.stop()
 
