@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import SplitResult, parse_qs
 
+from websockets.datastructures import Headers
+
 from sync.errors import ConfigError
 
 from .auth import EVERYTHING, Expected, Grant, Keys, Revoked, TokenRefused, parse_keys, parse_revoked, verify
 from .config import Config, is_loopback
-from .origin import origin_allowed
+from .origin import FORWARDED, from_elsewhere, origin_allowed
 
 __all__ = [
     "CLOSE_EXPIRED",
@@ -40,6 +42,7 @@ __all__ = [
     "Admission",
     "Admitted",
     "Refusal",
+    "forwarded",
     "revoke",
     "target_of",
     "token_of",
@@ -52,6 +55,7 @@ CLOSE_FORBIDDEN = 4403  # it holds, and does not grant this
 CLOSE_EXPIRED = 4419  # it did hold: come back with a new one
 CLOSE_REVOKED = 4423  # it was taken back, or its key was
 NO_TOKEN = "no token; send one as ?token=…, as Authorization: Bearer …, or in the first message"
+OPENED = "--auth-keys FILE (`skerry token key` makes one), or --insecure where that is meant"
 RECHECK_S = 1.0  # files and live connections
 Stamps = Mapping[Path, tuple[int, int, int] | None]
 """File -> when it was changed, its size, which one it is; None: it is not there."""
@@ -89,8 +93,8 @@ class Admission:
         self._loopback = is_loopback(config.listen_address[0])
         if not self.required and not self._loopback and not config.insecure:
             raise ConfigError(
-                f"listen: {config.listen} can be reached from elsewhere, and nobody is asked who they are; give"
-                " --auth-keys FILE (`skerry token key` makes one), or --insecure where that is meant"
+                f"listen: {config.listen} can be reached from elsewhere, and nobody is asked who they are;"
+                f" give {OPENED}"
             )
         self._expected = Expected(config.auth_audience, config.auth_issuer)
         self._live: dict[int, Admitted] = {}
@@ -100,8 +104,11 @@ class Admission:
         self.tls = self._tls()
 
     # --- coming in ---------------------------------------------------------------------------------------------------
-    def origin(self, headers: Mapping[str, str]) -> Refusal | None:
-        """Browsers say which page asks; a foreign one is turned away before anything else."""
+    def refusal(self, headers: Headers) -> Refusal | None:
+        """A foreign page, or somebody for whom a proxy asks where nobody is asked who they are: turned away before
+        anything else."""
+        if not self.required and not self._config.insecure and forwarded(headers):
+            return Refusal(HTTPStatus.FORBIDDEN, f"this edge serves its own machine; behind a proxy it needs {OPENED}")
         why = origin_allowed(
             headers.get("Origin"),
             headers.get("Host"),
@@ -212,6 +219,11 @@ class Admission:
         except (ssl.SSLError, OSError) as error:
             raise ConfigError(f"listen_tls_cert: {cert} and its key do not load ({error.strerror or error})") from None
         return context
+
+
+def forwarded(headers: Headers) -> bool:
+    """Does a proxy ask for somebody on another machine?"""
+    return from_elsewhere((name, value) for name in FORWARDED for value in headers.get_all(name))
 
 
 def target_of(target: str) -> SplitResult:

@@ -36,7 +36,7 @@ from sync.limits import (
 from sync.wire import SUBPROTOCOL
 
 from . import http
-from .admission import CLOSE_FORBIDDEN, CLOSE_NO_TOKEN, NO_TOKEN, Admission, target_of, token_of
+from .admission import CLOSE_FORBIDDEN, CLOSE_NO_TOKEN, NO_TOKEN, Admission, forwarded, target_of, token_of
 from .allowance import Rates
 from .auth import OPERATOR_CLAIM, Grant, TokenRefused
 from .config import Address, is_loopback
@@ -203,7 +203,7 @@ class Gateway:
     def refusal(self, socket: Socket, request: Request) -> Response | None:
         """A page of a foreign origin is not let in. Who has no token is, and is told by a code: a browser shows a page
         the code of a closing, and nothing of an HTTP status."""
-        foreign = self._admission.origin(request.headers)
+        foreign = self._admission.refusal(request.headers)
         if foreign is not None:
             return http.refused(foreign.status, foreign.reason)
         if len(self._sockets) > self._daemon.config.connections_max:
@@ -341,7 +341,8 @@ class Gateway:
     # --- operators ---------------------------------------------------------------------------------------------------
     def _operate(self, socket: Socket, grant: Grant) -> Take:
         """Operators speak JSON, from this machine only."""
-        if not is_loopback(socket.remote_host):
+        assert socket.request is not None
+        if not is_loopback(socket.remote_host) or forwarded(socket.request.headers):
             socket.close(CLOSE_BAD_FRAME, "operators connect from the edge's own machine")
             return _ignore
         if not grant.operator:

@@ -32,7 +32,7 @@ async def answer(daemon: EdgeDaemon, request: Request, admission: Admission) -> 
     url = target_of(request.path)
     if url.path == "/healthz":  # for whoever keeps processes alive: no token, and no secret
         return _json(HTTPStatus.OK, {"ok": True, "role": "edge", "name": daemon.config.name})
-    foreign = admission.origin(request.headers)
+    foreign = admission.refusal(request.headers)
     if foreign is not None:
         return refused(foreign.status, foreign.reason)
     try:

@@ -25,7 +25,7 @@ from server.gateway import Gateway, document_of
 from server.http import _seconds
 from server.log_reader import _place
 from server.nats_link import parse_header_lines
-from server.origin import origin_allowed
+from server.origin import FORWARDED, from_elsewhere, origin_allowed
 from server.record import _decoded
 from server.status import _docs
 from server.sync_parts import PART
@@ -419,7 +419,8 @@ def _key_files() -> list[bytes]:
 def _origin(data: bytes) -> object:
     origin, _, host = _texts(data).partition(" ")
     listed = ("https://app.example.org",)
-    return [origin_allowed(o, h, listed, loopback=True, tokens=False) for o, h in ((origin, host), (None, origin))]
+    allowed = [origin_allowed(o, h, listed, loopback=True, tokens=False) for o, h in ((origin, host), (None, origin))]
+    return [*allowed, *(from_elsewhere([(name, _texts(data))]) for name in FORWARDED)]
 
 
 def _small_texts(*texts: str) -> Callable[[], list[bytes]]:
@@ -492,7 +493,12 @@ DECODERS: tuple[Decoder, ...] = (
         (ConfigError,),
     ),
     Decoder(
-        "origin", _small_texts("https://app.example.org 127.0.0.1:8787", "http://localhost:1 [::1]:1"), _origin, ()
+        "origin",
+        _small_texts(
+            "https://app.example.org 127.0.0.1:8787", "http://localhost:1 [::1]:1", 'for="[::1]:1";by=b, for=a'
+        ),
+        _origin,
+        (),
     ),
     *FILES,
     *SOCKETS,

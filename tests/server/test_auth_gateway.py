@@ -29,6 +29,7 @@ from server.config import load_config
 from server.edge import EdgeDaemon
 from server.gateway import OPERATOR, Gateway
 from sync import extension, wire
+from sync.closing import CLOSE_BAD_FRAME
 from sync.document import Document
 from sync.ids import Dot, Origin, parse_document_id
 from sync.limits import UNADMITTED_FRAME_BYTES_MAX
@@ -342,6 +343,43 @@ async def test_operating_needs_a_grant_of_its_own(tmp_path: Path) -> None:
                 else:
                     _, found, _ = await heard_until_closed(operator)
                     assert found == code
+
+
+# --- behind a proxy ---------------------------------------------------------------------------------------------------
+async def test_who_comes_through_a_proxy_from_elsewhere_is_asked_who_they_are(tmp_path: Path) -> None:
+    """By address everybody comes from this machine then, as its owner does."""
+    far, near = {"X-Forwarded-For": "192.0.2.60"}, {"X-Forwarded-For": "127.0.0.1"}
+    async with an_edge(tmp_path, auth_keys=None) as address:
+        for url in (f"ws://{address}/notes/plan", f"ws://{address}/"):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(url, additional_headers=far, subprotocols=[OPERATOR] if url.endswith("/") else None)
+            assert refused.value.response.status_code == 403
+            assert b"--auth-keys" in refused.value.response.body
+        status, _, body = await asyncio.to_thread(get, address, "/docs", **far)
+        assert (status, "--auth-keys" in body["error"]) == (403, True)
+        async with connect(f"ws://{address}/notes/plan", additional_headers=near) as ada:
+            await ada.send(wire.encode(wire.SyncStep1(b"\x00")))
+            assert await ada.recv()
+    async with (
+        an_edge(tmp_path, auth_keys=None, insecure=True) as address,
+        connect(f"ws://{address}/notes/plan", additional_headers=far) as ada,
+    ):
+        await ada.send(wire.encode(wire.SyncStep1(b"\x00")))
+        assert await ada.recv()
+
+
+async def test_nobody_operates_an_edge_through_a_proxy_from_elsewhere(tmp_path: Path) -> None:
+    text = token(operator=True)
+    async with (
+        an_edge(tmp_path) as address,
+        connect(
+            f"ws://{address}/?token={text}", subprotocols=[OPERATOR], additional_headers={"Forwarded": "for=192.0.2.60"}
+        ) as operator,
+    ):
+        _, code, reason = await heard_until_closed(operator)
+        assert code == CLOSE_BAD_FRAME
+        assert reason is not None
+        assert "own machine" in reason
 
 
 # --- the Python client ------------------------------------------------------------------------------------------------

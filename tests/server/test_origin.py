@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.origin import check_origin, origin_allowed
+from server.origin import check_origin, from_elsewhere, origin_allowed
 
 LISTED = ("https://app.example",)
 
@@ -47,6 +47,10 @@ LISTED = ("https://app.example",)
         ("http://localhost.evil.example", "127.0.0.1:8787", True, False, False),
         ("http://127.0.0.1.evil.example", "127.0.0.1:8787", True, False, False),
         ("http://[", "127.0.0.1:8787", True, False, False),
+        # nobody's: a megabyte of them would be read again and again
+        ("https://" + "a" * 600, "127.0.0.1:8787", True, False, False),
+        (None, "a" * 600, True, False, False),
+        (None, "127.0.0.1:" + "8" * 600, True, False, False),
     ],
 )
 def test_pages_that_may(origin: str | None, host: str | None, loopback: bool, tokens: bool, allowed: bool) -> None:
@@ -68,3 +72,35 @@ def test_what_is_no_origin_is_refused_when_it_is_configured(text: str) -> None:
 
 def test_an_origin_has_one_form() -> None:
     assert check_origin("https://App.Example/") == "https://app.example"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "elsewhere"),
+    [
+        ("X-Forwarded-For", "127.0.0.1", False),
+        ("X-Forwarded-For", "::1", False),
+        ("X-Forwarded-For", "127.0.0.1, [::1]:4711, localhost", False),
+        ("X-Forwarded-For", "127.0.0.1:4711", False),
+        ("X-Forwarded-For", "192.0.2.60", True),
+        ("X-Forwarded-For", "127.0.0.1, 192.0.2.60", True),
+        ("X-Forwarded-For", "192.0.2.60, 127.0.0.1", True),
+        ("X-Forwarded-For", "unknown", True),
+        ("X-Forwarded-For", "", True),
+        ("X-Forwarded-For", "127.0.0.1.evil.example", True),
+        ("X-Forwarded-For", "[", True),
+        ("X-Forwarded-For", ", ".join(["127.0.0.1"] * 300), False),
+        ("X-Forwarded-For", ", ".join(["127.0.0.1"] * 400), True),
+        ("X-Real-IP", "127.0.0.1", False),
+        ("X-Real-IP", "2001:db8::1", True),
+        ("Forwarded", "for=127.0.0.1;proto=http;by=203.0.113.43", False),
+        ("Forwarded", 'For="[::1]:4711"', False),
+        ("Forwarded", "proto=https", False),
+        ("Forwarded", 'proto=https; FOR="[2001:db8::1]:4711"', True),
+        ("Forwarded", "for=127.0.0.1, for=192.0.2.60", True),
+        ("Forwarded", "for=_hidden", True),
+    ],
+)
+def test_for_whom_a_proxy_asks(name: str, value: str, elsewhere: bool) -> None:
+    assert from_elsewhere([(name, value)]) == elsewhere
+    assert from_elsewhere([("X-Real-IP", "127.0.0.1"), (name, value)]) == elsewhere
+    assert not from_elsewhere([])
