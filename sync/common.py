@@ -1,6 +1,6 @@
 """What the lanes of one leader have in common: the log that they fold, and what is to be told of it.
 
-Room: a part of the leader machine; state alone. Lanes write here, `sync.leader` reads; no lane knows another.
+Room: a part of the leader machine; state alone. Lanes write here what `sync.leader` tells; no lane knows another.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ client is told, is `sync.hearing`'s; what the flush makes of what is pending is 
 
 Invariants:
 1. What the gate lets in is pending in the name of who sent it, also where another client's update has released it.
-2. Who sent something, also something SEEN, is told of it only when what is pending is on the disk (law 2): it is among
-   the `writers`.
+2. Whose updates are pending is among the `writers`, whom the flush tells after its commit (law 2). Where one client may
+   have brought what another made, that is everybody (`relayed`).
 """
 
 from __future__ import annotations

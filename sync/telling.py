@@ -1,7 +1,7 @@
 """How safe somebody's edits are, and who made what: what an edge tells those who asked to hear it.
 
-Room: a part of serving. It sends and decides nothing about documents; what is known of
-an edit's way is `sync.tracking`'s, what the messages mean is in docs/protocol.md.
+Room: a part of the lower half of an edge. It sends and decides nothing about documents; what is known of an edit's way
+is `sync.tracking`'s, what the messages mean is in docs/protocol.md.
 
 Invariants:
 1. Nobody is told that something is safe on the disk while it is pending or waits for a commit (law 2).
