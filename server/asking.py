@@ -19,8 +19,8 @@ from sync.arriving import Difference, difference_of
 from sync.change import Logged, SyncAnswer, SyncAsk
 from sync.edge import Edge, EdgeStep
 from sync.errors import BusError, DocumentBroken
+from sync.folding import fold_around
 from sync.ids import DocId, Dot, shard_of
-from sync.lane import fold_around
 from sync.replica import Replica
 from sync.splits import at_once_bytes
 

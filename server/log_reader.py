@@ -21,9 +21,9 @@ from nats.aio.msg import Msg
 
 from sync.change import LogEntry, Logged, Snapshot, Unreadable
 from sync.errors import BusError, BusUnreachable, InvalidDocumentId, InvalidInput, StreamDiffers
+from sync.folding import BREAKS
 from sync.headers import decode_change, decode_snapshot, encode_snapshot, parse_version
 from sync.ids import DocId, Dot, Version, from_subject_token, shard_of
-from sync.lane import BREAKS
 from sync.limits import MESSAGE_HEADROOM_BYTES
 from sync.text import parse_dot
 

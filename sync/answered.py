@@ -154,7 +154,7 @@ def conclude(
     if host.suspect:
         host.suspect, host.probe = False, dict(theirs)
         catchup.want(host.doc, now_ms)
-    elif not serving.settled(host):
+    elif not serving.telling.settled(host):
         host.compare = bool(len(host.unmerged))
         if not host.compare:
             catchup.want(host.doc, now_ms + limits.RETRY_MS_MIN)

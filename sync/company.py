@@ -1,7 +1,7 @@
-"""Who is here: the half of serving that is about presence, and what goes to all clients of a document.
+"""Who is here: the part of serving that is about presence, and what goes to all clients of a document.
 
 Room: awareness in and out, between an edge's own clients and the other edges. Never stored, may be lost (law 10). What
-a client's message means otherwise is `sync.serving`'s, which is built on this.
+a client's message means otherwise is `sync.hearing`'s.
 
 News is gathered, and goes out as one message a document when the shell says so: two hundred cursors that move ten times
 a second would be 400,000 frames a second. Who alone brought all of it is not sent it back; who brought a part of it is,
@@ -10,7 +10,7 @@ which stock clients know how to read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from . import wire
 from .errors import InvalidInput, LimitReached
@@ -20,27 +20,44 @@ from .presence import encode_awareness, payloads
 from .step import EdgeEffect, PresenceOut, Send
 from .validate import AwarenessEntry, check_awareness
 
-__all__ = ["Company", "Out"]
+__all__ = ["Company", "Out", "fan_out"]
 
 Out = list[EdgeEffect]
 
 
+def fan_out(host: Hosted, frame: bytes, besides: Sequence[ConnId], out: Out) -> None:
+    conns = tuple(conn for conn in host.conns if conn not in besides) if besides else tuple(host.conns)
+    if conns:
+        out.append(Send(conns, frame))
+
+
 class Company:
-    def __init__(self) -> None:
+    __slots__ = ("_hosted", "_talking", "linked")
+
+    def __init__(self, hosted: Mapping[DocId, Hosted]) -> None:
         self.linked = False
-        """Set by the upper half: whether presence leaves the edge, and whether a first open waits."""
-        self.hosted: dict[DocId, Hosted] = {}
+        """Whether presence leaves the edge."""
+        self._hosted = hosted
         self._talking: dict[DocId, None] = {}
         """Documents with news of presence that has not gone out."""
 
-    def _fan_out(self, host: Hosted, frame: bytes, besides: Sequence[ConnId], out: Out) -> None:
-        conns = tuple(conn for conn in host.conns if conn not in besides) if besides else tuple(host.conns)
-        if conns:
-            out.append(Send(conns, frame))
+    def heard(self, host: Hosted, conn: ConnId, payload: bytes, now_ms: int, out: Out) -> None:
+        """Awareness of a client. Raises InvalidInput, LimitReached."""
+        entries = check_awareness(payload)
+        self._gather(host, host.presence.merge(entries, conn, now_ms), conn, outward=True)
+        corrections = host.presence.corrections(entries)
+        if corrections:
+            out.append(Send((conn,), wire.encode(wire.AwarenessUpdate(encode_awareness(corrections)))))
+
+    def left(self, host: Hosted, conn: ConnId) -> None:
+        self._gather(host, host.presence.leave(conn), None, outward=True)
+
+    def expire(self, host: Hosted, now_ms: int) -> None:
+        self._gather(host, host.presence.expire(now_ms), None, outward=False)
 
     def presence(self, doc: DocId, payload: bytes, now_ms: int, out: Out) -> None:
         """Awareness of another edge's clients; empty: that edge asks for ours."""
-        host = self.hosted.get(doc)
+        host = self._hosted.get(doc)
         if host is None:
             return
         if not payload:
@@ -67,7 +84,7 @@ class Company:
         if mine:
             out.append(PresenceOut(host.doc, mine))
 
-    def _send_states(self, host: Hosted, conn: ConnId, out: Out) -> None:
+    def send_states(self, host: Hosted, conn: ConnId, out: Out) -> None:
         """Everybody who is here, for a joiner."""
         everybody = host.presence.states()
         if everybody:
@@ -95,18 +112,14 @@ class Company:
     def spread(self, out: Out) -> None:
         """What was gathered goes to everybody."""
         for doc in self._talking:
-            host = self.hosted.get(doc)
+            host = self._hosted.get(doc)
             if host is None or host.news is None:
                 continue
             news, host.news = host.news, None
             besides = () if news.by is None else (news.by,)
             for payload in payloads(news.entries.values()):
-                self._fan_out(host, wire.encode(wire.AwarenessUpdate(payload)), besides, out)
+                fan_out(host, wire.encode(wire.AwarenessUpdate(payload)), besides, out)
             if self.linked and news.outward:
                 for payload in payloads(news.entries[client] for client in news.outward):
                     out.append(PresenceOut(doc, payload))
         self._talking.clear()
-
-    def _send_presence(self, entries: Sequence[AwarenessEntry], conns: tuple[ConnId, ...], out: Out) -> None:
-        if conns and entries:
-            out.append(Send(conns, wire.encode(wire.AwarenessUpdate(encode_awareness(entries)))))

@@ -80,7 +80,7 @@ class Edge(Taking):
 
     def _heard(self, host: Hosted, now_ms: int, out: Out) -> None:
         """Somebody waits for a token at this document, perhaps since this moment."""
-        self._serving.look_at_waiters(host, now_ms, out)
+        self._serving.telling.look_at_waiters(host, now_ms, out)
         if host.tracking.waiters and self.shipping.up:
             self._catchup.want(host.doc, now_ms)
             self._pump(now_ms, out)
@@ -132,7 +132,7 @@ class Edge(Taking):
     def presence(self, doc: DocId, payload: bytes, now_ms: int) -> EdgeStep:
         """Awareness of another edge's clients; empty: that edge asks for ours."""
         out: Out = []
-        self._serving.presence(doc, payload, now_ms, out)
+        self._serving.company.presence(doc, payload, now_ms, out)
         return Step(tuple(out))
 
     def loaded(self, doc: DocId, stored: StoredDocument | None, now_ms: int) -> EdgeStep:
@@ -159,12 +159,12 @@ class Edge(Taking):
     @property
     def wants_spread(self) -> bool:
         """There is news of who is here."""
-        return self._serving.wants_spread
+        return self._serving.company.wants_spread
 
     def spread(self) -> EdgeStep:
         """News of who is here goes to everybody: at once, or a little later and then several as one."""
         out: Out = []
-        self._serving.spread(out)
+        self._serving.company.spread(out)
         return Step(tuple(out))
 
     @property
@@ -185,7 +185,7 @@ class Edge(Taking):
         for doc in sorted({write.doc for write in commit.writes} if commit is not None else ()):
             host = self._serving.hosted.get(doc)
             if host is not None and host.tracking.waiters:
-                self._serving.look_at_waiters(host, now_ms, out)
+                self._serving.telling.look_at_waiters(host, now_ms, out)
         return Step(tuple(out), commit)
 
     def committed(self, ticket: int, now_ms: int) -> EdgeStep:
@@ -273,7 +273,7 @@ class Edge(Taking):
                 continue  # ten thousand quiet documents cost a comparison each
             host.looked_ms = now_ms
             if host.tracking.waiters:
-                self._serving.look_at_waiters(host, now_ms, out)
+                self._serving.telling.look_at_waiters(host, now_ms, out)
             if self._serving.tick(host, now_ms, out) or self._unchecked(host, now_ms):
                 self._want_again(host, now_ms)
             if host.replica is not None and (state := host.replica.begin_places()) is not None:

@@ -22,9 +22,8 @@ from .content import Captured
 from .digest import digest_of_snapshot
 from .document import merge
 from .errors import DocumentBroken, InvalidUpdate
-from .folding import fold_entry
+from .folding import BREAKS, first_breaker, fold_around, fold_entry
 from .ids import DocId, DotSet, Version
-from .lane import BREAKS, first_breaker, fold_around
 from .nesting import named_at_most
 from .replica import Replica, Taken, Verdict
 from .slices import wants_cutting

@@ -79,7 +79,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class CloseChannel:
-    """Either side: this channel is over; the connection and its other channels stay. Codes: `sync.serving`."""
+    """Either side: this channel is over; the connection and its other channels stay. Codes: `sync.closing`."""
 
     code: int
     reason: str

@@ -1,20 +1,24 @@
 """The fold over the log: whoever folds the same messages gets the same document at the same version.
 
-Room: edges without a leader, leaders' lanes and tests fold here; what becomes of one message is the replica's.
+Room: edges without a leader, leaders' lanes and tests fold here, also around what breaks pycrdt; what becomes of one
+message is the replica's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
 from .change import LogEntry, Logged, Snapshot
-from .errors import InvalidUpdate, LimitReached
+from .errors import DocumentBroken, InvalidUpdate, LimitReached
 from .ids import DocId, Version
 from .replica import Replica, Taken
 from .validate import Shape, check_update
 
-__all__ = ["fold_entries", "fold_entry", "fold_log"]
+__all__ = ["BREAKS", "first_breaker", "fold_around", "fold_entries", "fold_entry", "fold_log"]
+
+BREAKS = "pycrdt breaks over this update"
 
 _NONE_PASSED: Mapping[int, str] = MappingProxyType({})
 
@@ -78,3 +82,45 @@ def fold_entry(replica: Replica, entry: LogEntry, now_ms: int, shape: Shape | No
     else:
         reason = entry.reason
     return replica.pass_over(entry.version), reason
+
+
+def fold_around(
+    doc: DocId,
+    snapshot: Snapshot | None,
+    entries: Sequence[LogEntry],
+    poison: AbstractSet[int],
+    epoch: int,
+    now_ms: int,
+    refused: list[tuple[LogEntry, str]],
+) -> Replica:
+    """`fold_log`, passing the places of the log that are known to break pycrdt. Raises DocumentBroken over another."""
+    if not poison:
+        return fold_log(doc, snapshot, entries, epoch, now_ms, refused)
+    replica = fold_log(doc, snapshot, (), epoch, now_ms)
+    fold_entries(replica, entries, now_ms, refused, dict.fromkeys(poison, BREAKS))
+    replica.materialise().state()
+    return replica
+
+
+def first_breaker(
+    doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], epoch: int, now_ms: int
+) -> LogEntry | None:
+    """The first message whose fold breaks pycrdt, by halving; None where the snapshot itself does."""
+
+    def breaks(count: int) -> bool:
+        try:
+            fold_log(doc, snapshot, entries[:count], epoch, now_ms).materialise().state()
+        except DocumentBroken:
+            return True
+        return False
+
+    if breaks(0) or not entries:
+        return None
+    low, high = 0, len(entries)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if breaks(middle):
+            high = middle
+        else:
+            low = middle
+    return entries[high - 1]

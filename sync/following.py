@@ -150,7 +150,7 @@ class Following(Outbox):
             self._serving.writing.add_version(host)
         self._refused(host, message.rejected, message.dots, message.reason, now_ms, out)
         self._confirm(host, message.dots, message.version, now_ms, out, answered=False)
-        self._serving.tell_contexts(host, message.contexts, (), out)
+        self._serving.telling.tell_contexts(host, message.contexts, (), out)
         self._tell_version(host, before, now_ms, out)
         if gap or message.fetch:
             self._catchup.want(host.doc, now_ms)
@@ -207,7 +207,9 @@ class Following(Outbox):
         refused = [*waiting, *(dot for dot in sorted(host.tracking.placed) if dot in rejected)]
         if refused:
             out.append(Report("change_rejected", host.doc, f"the leader refused {len(refused)} changes of this edge"))
-            self._serving.tell_rejected(host, host.tracking.refused(refused), reason or "the leader refused it", out)
+            self._serving.telling.tell_rejected(
+                host, host.tracking.refused(refused), reason or "the leader refused it", out
+            )
             self._drop(host, waiting, (), now_ms, out)
             give_way(host, self._catchup, REFUSED, now_ms, out)
 
@@ -227,7 +229,7 @@ class Following(Outbox):
         mine = host.replica.version
         if mine is None or not mine.covers(version):
             return host.line is None or host.told is None or not host.told.covers(version)  # else it is in line
-        if host.line is not None or mine != version or not digest or not self._serving.settled(host):
+        if host.line is not None or mine != version or not digest or not self._serving.telling.settled(host):
             return False
         try:
             if host.replica.digest() != digest:
@@ -369,8 +371,8 @@ class Following(Outbox):
         assert host.replica is not None
         version = host.replica.version
         if version is not None and version != before:
-            self._serving.tell_version(host, version, out)
-        self._serving.look_at_waiters(host, now_ms, out)
+            self._serving.telling.tell_version(host, version, out)
+        self._serving.telling.look_at_waiters(host, now_ms, out)
 
     def covers(self, doc: DocId, token: Token) -> bool:
         """Whether what this edge holds in memory has seen what the token stands for."""

@@ -1,209 +1,435 @@
-"""One document's lane: its changes in log order, as a leader holds them, and how to fold around what breaks pycrdt.
+"""One document of a leader: its changes in log order, one after the other, and what becomes of each.
 
-Room: the leader machine's record, and folding. `sync.leader` decides.
+Room: everything that concerns one document alone, and none of the leader's I/O. What waits for the replica is in
+`sync.backlog`, what goes out next in `sync.unsent`, what an early change holds back in `sync.gap`, who asks in
+`sync.asked`. Shards, the consumer and time are `sync.leader`'s, which holds the lanes.
+
+Invariants:
+1. A lane is folded in the order of the log. While its replica is not here (not loaded yet, or lent to a thread), what
+   comes waits.
+2. What was folded is broadcast, or will be folded again: a replica is forgotten, or lent, with nothing unsent.
+3. Another change at a place that was folded says that the log may have been lost and begun anew: it is looked at now.
+4. After a panic of pycrdt the replica is undefined: what was folded since the last broadcast is folded again, one by
+   one, on what the log gives; the change that breaks it alone is passed from then on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 
-from .change import Context, LogEntry, Logged, RepairAsk, Snapshot, SyncAsk, size_of
+from . import limits
+from .asked import Asked
+from .backlog import Backlog
+from .change import LogEntry, Logged, Snapshot, SyncAsk, size_of
+from .common import Common, Out
+from .elsewhere import Folding, Loaded, Loading, Loan, light_shapes
 from .errors import DocumentBroken
-from .folding import fold_entries, fold_log
-from .ids import DocId, Dot, DotSet, Version
-from .limits import DOT_RANGES_MAX, EARLY_MS_MAX, LOAN_BYTES, LOAN_COUNT, REPAIR_MS
+from .folding import BREAKS, fold_entry
+from .gap import Gap
+from .ids import DocId, DotSet, Version
 from .replica import Replica, Taken, Verdict
+from .snapshots import Snapshots, outcome
+from .splits import at_once_bytes
+from .step import (
+    AnswerSync,
+    AskRepair,
+    Broadcast,
+    Elsewhere,
+    LookAtLog,
+    Publish,
+    Reject,
+    Report,
+)
+from .unsent import Unsent
+from .validate import Shape
 
-__all__ = ["BREAKS", "Lane", "first_breaker", "fold_around"]
-
-BREAKS = "pycrdt breaks over this update"
+__all__ = ["Lane"]
 
 
-@dataclass(slots=True)
 class Lane:
-    doc: DocId
-    shard: int
-    replica: Replica | None = None
-    loading: bool = False
-    whole: bool = False
-    """Load to the log's end, not only to what waits in `queue`: messages between those may have gone to somebody else.
-    Stays until such a load has come."""
-    stale: bool = False
-    """`whole` was not known yet when the load that is on its way was asked for."""
-    queue: list[LogEntry] = field(default_factory=list)
-    asks: list[tuple[SyncAsk, str]] = field(default_factory=list)
-    sent: Version | None = None
-    """Where the last broadcast left the edges."""
-    fresh: list[bytes] = field(default_factory=list)
-    """Merged since the last broadcast."""
-    fresh_dots: DotSet = field(default_factory=DotSet)
-    fresh_rejected: DotSet = field(default_factory=DotSet)
-    rejected: DotSet = field(default_factory=DotSet)
-    """All that is known to be refused, and why the newest was."""
-    reason: str = ""
-    fresh_contexts: list[tuple[Dot, Context]] = field(default_factory=list)
-    batch: list[LogEntry] = field(default_factory=list)
-    """Folded since the last broadcast: folded again, one by one, if pycrdt breaks over them."""
-    beyond: list[bytes] = field(default_factory=list)
-    """Broadcast while a gap held the version back. Invariant 4."""
-    beyond_dots: DotSet = field(default_factory=DotSet)
-    beyond_bytes: int = 0
-    held: dict[int, Logged] = field(default_factory=dict)
-    """Set aside by the gate, by place in the log."""
-    poison: set[int] = field(default_factory=set)
-    """Places of the log whose update pycrdt breaks over."""
-    careful: bool = False
-    changes: int = 0
-    """Since the newest snapshot."""
-    change_bytes: int = 0
-    state_bytes: int = 0
-    snapshot: Version | None = None
-    changed_ms: int = 0
-    used_ms: int = 0
-    digest: tuple[Version, str] | None = None
-    gap_since_ms: int | None = None
-    repair_ms: int = 0
-    failures: int = 0
-    load_after_ms: int = 0
-    work: object = None
-    """Makes the replica elsewhere, while `loading` (`sync.elsewhere`)."""
-    lent: object = None
-    """Has the replica, and folds what was the beginning of `queue` into it."""
+    __slots__ = (
+        "_asked",
+        "_backlog",
+        "_careful",
+        "_common",
+        "_gap",
+        "_lent",
+        "_poison",
+        "_prepared",
+        "_reason",
+        "_unsent",
+        "_work",
+        "changed_ms",
+        "doc",
+        "rejected",
+        "replica",
+        "shard",
+        "snapshots",
+        "used_ms",
+    )
 
-    answered: tuple[tuple[int, bytes], bytes] | None = None
-    """(place in the log, state vector) and what such an asker lacks: many ask the same at once. Until the next tick."""
+    def __init__(self, doc: DocId, shard: int, common: Common) -> None:
+        self.doc = doc
+        self.shard = shard
+        self.replica: Replica | None = None
+        self.snapshots = Snapshots()
+        self.rejected = DotSet()
+        """All that is known to be refused."""
+        self.changed_ms = 0
+        self.used_ms = 0
+        self._common = common
+        self._backlog = Backlog()
+        self._unsent = Unsent()
+        self._gap = Gap()
+        self._asked = Asked()
+        self._reason = ""
+        """Why the newest of the rejected was."""
+        self._poison: set[int] = set()
+        """Places of the log whose update pycrdt breaks over."""
+        self._careful = False
+        """What waits is folded and broadcast one by one. Invariant 4."""
+        self._work: Loading | None = None
+        """Makes the replica elsewhere (`sync.elsewhere`)."""
+        self._lent: Folding | None = None
+        """Has the replica, and folds what was the beginning of the backlog into it."""
+        self._prepared = False
+        """It was lent to learn where everything stands (`sync.nesting`)."""
 
-    prepared: bool = False
-    """It was lent to learn where everything stands (`sync.nesting`)."""
+    # --- what comes --------------------------------------------------------------------------------------------------
+    def take(self, entry: LogEntry, redelivered: bool, now_ms: int, out: Out) -> None:
+        """The next message of the log. Invariant 1."""
+        replica = self.replica
+        if replica is None:
+            if self._backlog.wait(entry, redelivered):
+                self.load(out)
+        elif size_of(entry) <= at_once_bytes(replica.held_bytes) and not replica.nests:
+            self._fold(replica, entry, now_ms, out)
+        else:
+            self._backlog.entries.append(entry)
+            self._drain(now_ms, out)
 
-    def digest_of(self, replica: Replica) -> str:
-        """Of this lane's, without a gap. Raises DocumentBroken."""
-        version = replica.version
-        assert version is not None
-        if self.digest is None or self.digest[0] != version:
-            self.digest = (version, replica.digest())
-        return self.digest[1]
+    def ask(self, ask: SyncAsk, reply: str, now_ms: int, out: Out) -> None:
+        have = self.replica.read if self.replica is not None and not self._unsent.entries else None
+        if have is not None and ask.version is not None and ask.version > Version(self._common.epoch, have):
+            self.forget()  # somebody merged what this leader was not given
+        self._asked.waiting.append((ask, reply))
+        if self.replica is None:
+            self.load(out)
+        else:
+            self._answer_all(now_ms, out)
 
-    def freshen(self) -> None:
-        """It was broadcast, or will be folded again."""
-        self.fresh = []
-        self.fresh_dots = DotSet()
-        self.fresh_rejected = DotSet()
-        self.fresh_contexts = []
+    def distrust(self) -> None:
+        """Somebody else was given a message: the log is read again before it is folded on."""
+        if not self._unsent.entries:
+            self._backlog.distrust(self._lent is not None)
+            if self._lent is None:  # else when it comes back: it is broadcast first
+                self.forget()
 
+    def tick(self, now_ms: int, out: Out) -> bool:
+        """Repair, and loads that failed. False: nobody has used it for long, it leaves memory."""
+        self._asked.forget_difference()
+        replica, waits = self.replica, bool(self._backlog.entries)
+        if replica is None:
+            if (waits or self._asked.waiting) and self._backlog.due(now_ms):
+                self.load(out)
+        elif replica.gap:
+            ask = self._gap.repair_ask(self.doc, replica, now_ms)
+            if ask is not None:
+                out.append(AskRepair(ask))
+        elif now_ms - self.used_ms >= limits.LEADER_IDLE_MS and not waits:
+            if self.snapshots.due_at_rest:
+                self._snapshot(replica, out)
+            return False
+        return True
+
+    # --- the replica comes and goes ----------------------------------------------------------------------------------
     def forget(self) -> None:
         """Read it from the log again when it is next needed. What is lent comes back and is forgotten then."""
         self.replica = None
-        self.digest = None
-        self.answered = None
-        self.prepared = False
-        self.beyond.clear()
-        self.beyond_bytes = 0
-        self.beyond_dots = DotSet()
-        self.held.clear()
-        self.gap_since_ms = None
+        self._prepared = False
+        self._asked.forget()
+        self._gap.forget()
 
-    def loan_count(self) -> int:
-        """So many of the first that wait make a work of its own: at least one."""
-        size = count = 0
-        for entry in self.queue[:LOAN_COUNT]:
-            size += size_of(entry)
-            if count and size > LOAN_BYTES:
-                break
-            count += 1
-        return count
+    def load(self, out: Out) -> None:
+        if not self._backlog.loading and self._lent is None:
+            out.append(self._backlog.load(self.doc))
 
-    def note(self, entry: Logged, taken: Taken) -> None:
-        """What the next broadcast says of it."""
-        if taken.verdict is Verdict.EARLY:
-            self.held[entry.version.seq] = entry
+    @property
+    def _awaits_log(self) -> bool:
+        return self._backlog.loading and self._work is None
+
+    def log_failed(self, now_ms: int) -> None:
+        if self._awaits_log:
+            self._backlog.failed(now_ms)
+
+    def logged(self, snapshot: Snapshot | None, entries: Sequence[LogEntry], now_ms: int, out: Out) -> None:
+        """The newest snapshot and the changes after it."""
+        if not self._awaits_log:
             return
-        self.fresh.extend(taken.updates)
-        released = [self.held.pop(early.seq) for early in taken.released if early.seq in self.held]
-        for logged in [entry, *released]:
-            self.fresh_dots.add(logged.change.dot)
-            self.fresh_dots.update(logged.change.covers)
-        let_in = [entry] if taken.verdict is Verdict.NEW else []
-        let_in += [logged for logged in released if logged.change.update in taken.updates]
-        self.fresh_contexts.extend((logged.change.dot, logged.change.context) for logged in let_in)
+        work = Loading(self.doc, snapshot, entries, frozenset(self._poison), self._common.epoch, now_ms)
+        if self._backlog.stale or work.is_light():
+            self._loaded(work, None if self._backlog.stale else work.run(), now_ms, out)
+        else:
+            self._work = work
+            out.append(Elsewhere(work))
 
-    def remember_gap(self, replica: Replica, entries: Sequence[LogEntry]) -> None:
-        """What is set aside, and what was broadcast at the held version before this load (the leader's invariant 4)."""
-        held = replica.version.seq if replica.version else 0
-        for entry in entries:
-            if entry.version.seq <= held or not isinstance(entry, Logged):
-                continue
-            if entry.change.dot in replica.dots:
-                self.add_beyond([entry.change.update], [entry.change.dot])
+    def loaded(self, work: Loading, found: Loaded, now_ms: int, out: Out) -> None:
+        if self._work is work:
+            self._work = None
+            self._loaded(work, found, now_ms, out)
+
+    def _loaded(self, work: Loading, found: Loaded | None, now_ms: int, out: Out) -> None:
+        if not self._backlog.came() or found is None:
+            self.load(out)
+            return
+        self._poison |= found.poison
+        for breaker, reason in found.breakers:
+            self._reject(breaker, reason, out)
+        replica, snapshot = found.replica, work.snapshot
+        if replica is None:
+            self._asked.waiting.clear()  # the askers ask again
+            out.append(Report("document_unreadable", self.doc, found.unreadable))
+            self._backlog.unreadable(now_ms)
+            return
+        for entry, reason in found.refused:
+            self._refused(entry, reason)
+        self.replica = replica
+        self._common.saw(work.entries)
+        self._backlog.loaded()
+        self._unsent.sent = replica.version
+        self._asked.learn_digest(replica, found.digest)
+        self.snapshots.begin(snapshot, work.entries, self._common.epoch)
+        if replica.gap:
+            self._gap.found(replica, work.entries, now_ms)
+        if found.old_refused:
+            out.append(Report("snapshot_refused", self.doc, found.old_refused))
+        elif snapshot is not None and found.lacking:
+            out.append(Publish(self._common.reshipping.ship(snapshot, now_ms)))
+            out.append(Report("document_healed", self.doc, "a snapshot of the lost log was shipped into the new one"))
+        self._drain(now_ms, out)
+        self._go_on(now_ms, out)
+
+    def _lend(self, replica: Replica, entries: Sequence[LogEntry], now_ms: int, out: Out) -> None:
+        """Invariant 2. Without entries it is to be read."""
+        self._lent, self.replica = Folding(self.doc, replica, entries, frozenset(self._poison), now_ms), None
+        out.append(Elsewhere(self._lent))
+
+    def returned(self, work: Folding, loan: Loan, now_ms: int, out: Out) -> None:
+        """A replica comes back from where it was lent to, with what became of each entry."""
+        if self._lent is not work:
+            return
+        self._lent = None
+        if loan.broken:
+            self._unsent.entries = list(work.entries)
+            self._broken(loan.broken, out)
+            return
+        replica = self.replica = work.replica
+        for entry, taken, reason in loan.folded:
+            self._common.settling.handled(self.shard, entry.version.seq)
+            if taken is None:
+                self._passed(replica, entry, out)
             else:
-                self.held[entry.version.seq] = entry
+                self._folded(entry, taken, reason, out)
+        self._unsent.updates = loan.fresh
+        if loan.digest and replica.version is not None:
+            self._asked.learn_digest(replica, loan.digest)
+            self._answer_all(now_ms, out)  # before anything else changes it
+        self._broadcast_and_settle(now_ms, out)
+        read = Version(self._common.epoch, replica.read)
+        further = any(ask.version is not None and ask.version > read for ask, _ in self._asked.waiting)  # as in `ask`
+        if (self._backlog.whole or further) and self.replica is not None:  # what follows may have gone to somebody else
+            self.forget()
+            self.changed_ms = now_ms
+            self.load(out)
+        self._drain(now_ms, out)
+        self._go_on(now_ms, out)
 
-    def repair_ask(self, replica: Replica, now_ms: int) -> RepairAsk | None:
-        """What an early change waits for, where it has waited too long and nobody was asked just now."""
-        since = self.gap_since_ms if self.gap_since_ms is not None else now_ms
-        if now_ms - since < EARLY_MS_MAX or now_ms < self.repair_ms:
-            return None
-        self.repair_ms = now_ms + REPAIR_MS
-        missing: dict[int, int] = {}
-        for early in replica.early:
-            for client, clock in early.missing:
-                if clock > replica.clocks.get(client, 0):
-                    missing[client] = max(clock, missing.get(client, 0))
-        return RepairAsk(self.doc, replica.state_vector(), tuple(sorted(missing.items())))
+    def _drain(self, now_ms: int, out: Out) -> None:
+        """What waits, at once where it is light; else its beginning is lent with the replica, and the rest waits on."""
+        backlog = self._backlog
+        backlog.entries = [entry for entry in backlog.entries if entry.version.epoch == self._common.epoch]
+        while backlog.entries and (replica := self.replica) is not None:
+            count = 1 if self._careful else backlog.loan_count()
+            entries = backlog.entries[:count]
+            size = sum(map(size_of, entries))
+            shapes = light_shapes(entries, replica) if size <= limits.FOLDED_BYTES else None
+            if shapes is None:
+                self.broadcast(now_ms, out)  # what it holds already is a step of its own
+                if self.replica is replica:  # else broken over that: folded again after the load
+                    del backlog.entries[:count]
+                    self._lend(replica, entries, now_ms, out)
+                return
+            del backlog.entries[:count]
+            for entry, shape in zip(entries, shapes, strict=True):
+                self._fold(replica, entry, now_ms, out, shape)
+            if self._careful:
+                self.broadcast(now_ms, out)
 
-    def add_beyond(self, updates: Sequence[bytes], dots: Sequence[Dot]) -> None:
-        self.beyond.extend(updates)
-        self.beyond_bytes += sum(map(len, updates))
-        for dot in dots:
-            self.beyond_dots.add(dot)
+    def _go_on(self, now_ms: int, out: Out) -> None:
+        self._broadcast_and_settle(now_ms, out)
+        if self.replica is not None:
+            self._careful = False
+            self._answer_all(now_ms, out)
 
-    def reject(self, entry: LogEntry, reason: str) -> None:
-        """The next broadcast says so, and every answer from now on."""
-        self.reason = reason
+    def _broken(self, reason: str, out: Out) -> None:
+        """Invariant 4."""
+        out.append(Report("document_rebuilt", self.doc, reason))
+        entries = self._unsent.entries
+        if self._careful and len(entries) == 1:
+            self._poison.add(entries[0].version.seq)
+        self._common.settling.not_handled(self.shard, (entry.version.seq for entry in entries))
+        self._unsent.clear()
+        self.forget()
+        self._careful = True
+        self._backlog.again(entries)
+        self.load(out)
+
+    # --- the fold ----------------------------------------------------------------------------------------------------
+    def _fold(self, replica: Replica, entry: LogEntry, now_ms: int, out: Out, shape: Shape | None = None) -> None:
+        version = entry.version
+        if version.epoch != self._common.epoch:
+            return
+        self._common.settling.handled(self.shard, version.seq)
+        if version.seq <= replica.read:
+            self.changed_ms = now_ms
+            self._passed(replica, entry, out)
+            return
+        if version.seq in self._poison:
+            taken, reason = replica.pass_over(version), BREAKS
+        else:
+            taken, reason = fold_entry(replica, entry, now_ms, shape)
+        self._folded(entry, taken, reason, out)
+
+    def _passed(self, replica: Replica, entry: LogEntry, out: Out) -> None:
+        """Merged already, by a load or before a repeat: the beacon tells the edges. Invariant 3."""
+        self._common.beacon_soon = True
+        if not isinstance(entry, Logged):
+            return
+        dot = entry.change.dot
+        if dot in self.rejected:
+            self._reject(entry, self._reason, out)  # refused by that load, for somebody's question: nobody kept it
+        if dot in replica.dots:
+            self._common.settling.emit(self.doc, replica.version or entry.version, [(dot, entry.change.context)])
+        elif dot not in self.rejected and not self._gap.holds(entry.version.seq):
+            out.append(LookAtLog(self.doc, entry.version))
+
+    def _folded(self, entry: LogEntry, taken: Taken, reason: str, out: Out) -> None:
+        self._unsent.entries.append(entry)
+        if isinstance(entry, Logged):
+            self._common.witness = (entry.version, self.doc, entry.change.dot)
+        if reason:
+            self._refuse(entry, reason, out)
+            return
+        assert isinstance(entry, Logged)
+        if taken.clash:
+            out.append(Report("client_id_clash", self.doc, taken.clash))
+            # A copy: nobody but who wrote it has the part that was not taken, and its edge has it under clocks that are
+            # others' here.
+            self._refuse(entry, taken.clash, out)
+        if taken.refused:
+            for held, why in self._gap.refused(taken):
+                self._refuse(held, why, out)
+        if taken.verdict is Verdict.EARLY:
+            self._gap.set_aside(entry)
+        else:
+            self._unsent.note(entry, taken, self._gap.let_in(taken) if taken.released else ())
+
+    def _refuse(self, entry: LogEntry, reason: str, out: Out) -> None:
+        """It is kept for somebody to look at; the next broadcast says so, and every answer from now on."""
+        self._reject(entry, reason, out)
+        self._refused(entry, reason)
+        if isinstance(entry, Logged):
+            self._unsent.refuse(entry.change.dot)
+
+    def _refused(self, entry: LogEntry, reason: str) -> None:
+        self._reason = reason
         if isinstance(entry, Logged):
             self.rejected.add(entry.change.dot)
-            self.rejected.trim(DOT_RANGES_MAX)
+            self.rejected.trim(limits.DOT_RANGES_MAX)
 
+    def _reject(self, entry: LogEntry, reason: str, out: Out) -> None:
+        self._common.rejected_count += 1
+        out.append(Reject(entry, reason))
 
-def fold_around(
-    doc: DocId,
-    snapshot: Snapshot | None,
-    entries: Sequence[LogEntry],
-    poison: AbstractSet[int],
-    epoch: int,
-    now_ms: int,
-    refused: list[tuple[LogEntry, str]],
-) -> Replica:
-    """`fold_log`, passing the places of the log that are known to break pycrdt. Raises DocumentBroken over another."""
-    if not poison:
-        return fold_log(doc, snapshot, entries, epoch, now_ms, refused)
-    replica = fold_log(doc, snapshot, (), epoch, now_ms)
-    fold_entries(replica, entries, now_ms, refused, dict.fromkeys(poison, BREAKS))
-    replica.materialise().state()
-    return replica
-
-
-def first_breaker(
-    doc: DocId, snapshot: Snapshot | None, entries: Sequence[LogEntry], epoch: int, now_ms: int
-) -> LogEntry | None:
-    """The first message whose fold breaks pycrdt, by halving; None where the snapshot itself does."""
-
-    def breaks(count: int) -> bool:
+    # --- what goes out -----------------------------------------------------------------------------------------------
+    def broadcast(self, now_ms: int, out: Out) -> None:
+        """One message for everything folded into this document since the last one."""
+        replica, unsent = self.replica, self._unsent
+        if replica is None or not unsent.entries:
+            return
         try:
-            fold_log(doc, snapshot, entries[:count], epoch, now_ms).materialise().state()
-        except DocumentBroken:
-            return True
-        return False
+            replica.materialise()
+            message = unsent.message(self.doc, replica, self._gap, self._reason, now_ms)
+        except DocumentBroken as error:
+            self._broken(str(error), out)
+            return
+        version = replica.version
+        assert version is not None
+        self._common.merged_count += len(unsent.entries)
+        if message is not None:
+            out.append(Broadcast(message))
+        if unsent.contexts:
+            self._common.settling.emit(self.doc, version, unsent.contexts)
+        self.snapshots.count(unsent.entries)
+        unsent.sent = version
+        unsent.clear()
+        self.changed_ms = now_ms
+        self._asked.changed()
+        if self.snapshots.due:
+            self._snapshot(replica, out)
+        if replica.wants_places and not self._prepared:
+            self._prepared = True
+            self._lend(replica, (), now_ms, out)
 
-    if breaks(0) or not entries:
-        return None
-    low, high = 0, len(entries)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if breaks(middle):
-            high = middle
-        else:
-            low = middle
-    return entries[high - 1]
+    def _broadcast_and_settle(self, now_ms: int, out: Out) -> None:
+        self.broadcast(now_ms, out)
+        self._common.settling.settle_when_due(now_ms, out)
+
+    def beacon(self, now_ms: int, out: Out) -> tuple[DocId, Version, str] | None:
+        """Where it is; None where it has not changed for long."""
+        replica = self.replica
+        if replica is None or replica.version is None or now_ms - self.changed_ms > limits.BEACON_SPAN_MS:
+            return None
+        version = replica.version
+        try:
+            if replica.gap or self._lend_to_digest(replica, now_ms, out):
+                return self.doc, version, ""  # where it is read elsewhere, a later beacon has it
+            return self.doc, version, self._asked.digest_of(replica)
+        except DocumentBroken as error:
+            self._broken(str(error), out)
+            return None
+
+    def _answer_all(self, now_ms: int, out: Out) -> None:
+        waiting = self._asked.waiting
+        if waiting and self.replica is not None and not self._lend_to_digest(self.replica, now_ms, out):
+            while waiting and (replica := self.replica) is not None:  # else broken over one of them: after the load
+                self._answer(replica, *waiting.pop(0), out)
+
+    def _answer(self, replica: Replica, ask: SyncAsk, reply: str, out: Out) -> None:
+        epoch = self._common.epoch
+        try:
+            answer = self._asked.answer(ask, replica, self.rejected, self._reason, epoch)
+        except DocumentBroken as error:
+            self._broken(str(error), out)
+            return
+        if ask.version is not None and ask.version.epoch == epoch and ask.version.seq > replica.read:
+            out.append(LookAtLog(self.doc, ask.version))  # its log was read anew (`ask`), or is being read
+        out.append(AnswerSync(reply, answer))
+
+    def _lend_to_digest(self, replica: Replica, now_ms: int, out: Out) -> bool:
+        """A document with many deleted ranges is read elsewhere; False: its digest is known, or soon made."""
+        far = self.snapshots.document_bytes > limits.DIGESTED_BYTES and not replica.gap and not self._unsent.entries
+        if not far or self._asked.knows_digest(replica):
+            return False
+        self._lend(replica, (), now_ms, out)
+        return True
+
+    def _snapshot(self, replica: Replica, out: Out) -> None:
+        try:
+            saving = self.snapshots.take(replica)
+        except DocumentBroken as error:
+            out.append(Report("snapshot_refused", self.doc, str(error)))
+            return
+        if saving is None:
+            return
+        out.append(outcome(saving, saving.run()) if saving.is_light() else Elsewhere(saving))

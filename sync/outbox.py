@@ -118,7 +118,7 @@ class Outbox:
         """`intact` False: it is not the log that this edge knew, or it lost its tail."""
         anew = not intact or self.epoch not in (0, epoch)
         self.epoch = epoch
-        self._serving.linked = True
+        self._serving.link(True)
         self._catchup.link_changed()
         if anew:
             self.witness = None
@@ -136,13 +136,13 @@ class Outbox:
             host.suspect = bool(len(host.unmerged))
             host.failures = 0
             self._catchup.want(host.doc, now_ms)
-            self._serving.announce_presence(host, out)
+            self._serving.company.announce_presence(host, out)
         out.extend(self.shipping.link_up())
 
     def _link_down(self, out: Out) -> None:
         """Clients notice nothing; a first open that waited for the leader waits no longer."""
         self.shipping.link_down()
-        self._serving.linked = False
+        self._serving.link(False)
         self._catchup.link_changed()
         for host in self._serving.hosted.values():
             host.line = None
@@ -199,7 +199,7 @@ class Outbox:
         rows = [row for row in self._runs.rows(doc, dot) if host is not None and row in host.unmerged]
         if host is not None and rows:
             mine = host.replica.version if host.replica is not None else None
-            self._serving.tell_safe(host, Stage.LOG, host.tracking.edits_of(rows), version, out)
+            self._serving.telling.tell_safe(host, Stage.LOG, host.tracking.edits_of(rows), version, out)
             passed = mine is not None and mine.covers(version)
             if passed:
                 self._catchup.want(doc, now_ms)
@@ -281,8 +281,8 @@ class Outbox:
     def _tell_merged(self, host: Hosted, changes: Sequence[Dot], out: Out) -> None:
         """To whom these changes, and what has been repeated since, are due."""
         version = host.replica.version if host.replica is not None else None
-        self._serving.tell_safe(host, Stage.MERGED, host.tracking.merged(changes), version, out)
-        self._serving.tell_when_merged(host, out)
+        self._serving.telling.tell_safe(host, Stage.MERGED, host.tracking.merged(changes), version, out)
+        self._serving.telling.tell_when_merged(host, out)
 
     def _refused_runs(self, host: Hosted, rejected: DotSet, merged: DotSet, out: Out) -> list[Dot]:
         """Invariant 5. Returns the rows of runs that the leader has taken in part: under clocks that others used."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from .change import Context
 from .ids import DocId, Dot, DotSet, Version
 from .limits import DOT_RANGES_MAX, EMITTED_DOCS_MAX, EVENT_CHANGES_MAX, SETTLE_MS, UNSETTLED_COUNT_MAX
-from .step import Ack, Emit
+from .step import Ack, Emit, LeaderEffect
 
 __all__ = ["Settling"]
 
@@ -54,6 +54,10 @@ class Settling:
     def due(self, now_ms: int) -> bool:
         """At once where little happens."""
         return now_ms - self._since_ms >= SETTLE_MS or self._count >= UNSETTLED_COUNT_MAX
+
+    def settle_when_due(self, now_ms: int, out: list[LeaderEffect]) -> None:
+        if self.due(now_ms):
+            out.extend(self.settle(now_ms))
 
     def settle(self, now_ms: int) -> list[Emit | Ack]:
         """Everything gathered. The invariant is in the order."""

@@ -1,7 +1,7 @@
 """How safe somebody's edits are, and who made what: what an edge tells those who asked to hear it.
 
-Room: the part of serving between presence and documents. It sends and decides nothing about documents; what is known of
-an edit's way is `sync.tracking`'s, what the messages mean is in docs/protocol.md.
+Room: a part of the lower half of an edge. It sends and decides nothing about documents; what is known of an edit's way
+is `sync.tracking`'s, what the messages mean is in docs/protocol.md.
 
 Invariants:
 1. Nobody is told that something is safe on the disk while it is pending or waits for a commit (law 2).
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 from . import extension
 from .change import Context
-from .company import Company, Out
+from .company import Out, fan_out
 from .hosted import Held, Hosted
-from .ids import ConnId, Dot, Version
+from .ids import ConnId, DocId, Dot, Version
 from .replica import covers
 from .step import Send
 from .tracking import PerConn, Rejections, Waiter
@@ -26,21 +26,22 @@ from .writing import Writing
 __all__ = ["Telling"]
 
 
-class Telling(Company):
+class Telling:
+    __slots__ = ("_rejections", "_writing")
+
     def __init__(self, writing: Writing) -> None:
-        super().__init__()
-        self.writing = writing
+        self._writing = writing
         self._rejections = Rejections()
 
     def settled(self, host: Hosted) -> bool:
         """Nothing of this document is on its way from here to the log."""
-        return not (len(host.unmerged) or host.pending or self.writing.ships_again(host.doc))
+        return not (len(host.unmerged) or host.pending or self._writing.ships_again(host.doc))
 
-    def _echo_when_safe(self, host: Hosted, out: Out) -> None:
+    def echo_when_safe(self, host: Hosted, out: Out) -> None:
         if not (host.echo or host.tracking.waits_for_disk) or host.commits or host.pending:
             return
-        if self.writing.holds(host.doc):
-            self.writing.urgent = True
+        if self._writing.holds(host.doc):
+            self._writing.urgent = True
             return
         if host.echo:
             out.extend(Send((conn,), frame) for conn, frame in host.echo if conn in host.conns)
@@ -62,6 +63,10 @@ class Telling(Company):
             self._rejections.add(host.doc, dots, reason)
             if conn in host.conns:
                 out.append(Send((conn,), extension.encode(extension.Rejected(tuple(dots), reason))))
+
+    def rejection_of(self, doc: DocId, dot: Dot) -> str | None:
+        """Why nobody merges this, where it was told."""
+        return self._rejections.of(doc, dot)
 
     def tell_when_merged(self, host: Hosted, out: Out) -> None:
         """Repeats are merged for sure when nothing of the document waits for the leader."""
@@ -108,7 +113,7 @@ class Telling(Company):
             if each.claim:
                 self._claim(host, each, out)
             else:
-                self._fan_out(host, each.frame, (), out)
+                fan_out(host, each.frame, (), out)
 
     def look_at_waiters(self, host: Hosted, now_ms: int, out: Out) -> None:
         """Who has waited long enough, one way or the other. Invariant 2."""

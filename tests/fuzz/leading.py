@@ -55,7 +55,7 @@ def lead(doc: DocId, base: bytes, update: bytes) -> list[str]:
     lead.do(lead.leader.sync_asked(SyncAsk(doc, 2, b"\0", None), 0, "reply", 0))
     lead.do(lead.leader.tick(BEACON_MS))
     lane = lead.leader.lanes[doc]
-    lane.changes = SNAPSHOT_CHANGES
+    lane.snapshots.changes = SNAPSHOT_CHANGES
     more = Change(doc, Dot(Origin(1), 2), b"\1\1\x5b\0\4\1\1q\1x\0", Context(edge="a"))
     lead.do(lead.leader.delivered(0, [Delivery(Logged(more, Version(_EPOCH, 3)), 2)], 0))
     return lead.said

@@ -410,7 +410,7 @@ def test_a_large_snapshot_of_a_lost_log_is_looked_at_elsewhere(looked_at: list[i
 def test_a_large_snapshot_is_verified_elsewhere_before_it_is_stored(looked_at: list[int]) -> None:
     ada = Ada(1)
     chair = busy(ada.type("a"), long_text(20_000, 4))
-    chair.leader.lanes[PLAN].changes = limits.SNAPSHOT_CHANGES
+    chair.leader.lanes[PLAN].snapshots.changes = limits.SNAPSHOT_CHANGES
 
     deliver(chair, ada.type("b"))
 
@@ -428,7 +428,7 @@ def test_a_large_snapshot_is_verified_elsewhere_before_it_is_stored(looked_at: l
 def test_a_snapshot_that_does_not_load_to_the_same_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     ada = Ada(1)
     chair = busy(ada.type("a"), long_text(20_000, 4))
-    chair.leader.lanes[PLAN].changes = limits.SNAPSHOT_CHANGES
+    chair.leader.lanes[PLAN].snapshots.changes = limits.SNAPSHOT_CHANGES
     deliver(chair, ada.type("b"))
     monkeypatch.setattr("sync.content.digest_of_snapshot", lambda _: "another")
 
@@ -537,7 +537,7 @@ def sizes_of(chair: Chair) -> Sequence[int]:
 
 
 def test_of_many_changes_that_wait_a_work_takes_a_thousand_or_a_megabyte(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sync.lane.LOAN_COUNT", 10)
+    monkeypatch.setattr("sync.backlog.LOAN_COUNT", 10)
     ada = Ada(1)
     chair = busy(ada.type("a"))
     deliver(chair, LARGE)
