@@ -11,6 +11,7 @@ Invariants:
 3. Another change at a place that was folded says that the log may have been lost and begun anew: it is looked at now.
 4. After a panic of pycrdt the replica is undefined: what was folded since the last broadcast is folded again, one by
    one, on what the log gives; the change that breaks it alone is passed from then on.
+5. Who was answered from a replica that is distrusted afterwards is told by the beacon: the log is read for that alone.
 """
 
 from __future__ import annotations
@@ -54,9 +55,11 @@ class Lane:
         "_common",
         "_gap",
         "_lent",
+        "_owes",
         "_poison",
         "_prepared",
         "_reason",
+        "_told",
         "_unsent",
         "_work",
         "changed_ms",
@@ -94,6 +97,10 @@ class Lane:
         """Has the replica, and folds what was the beginning of the backlog into it."""
         self._prepared = False
         """It was lent to learn where everything stands (`sync.nesting`)."""
+        self._told = False
+        """Somebody was answered since it was loaded."""
+        self._owes = False
+        """Somebody was answered from what was distrusted then. Invariant 5."""
 
     # --- what comes --------------------------------------------------------------------------------------------------
     def take(self, entry: LogEntry, redelivered: bool, now_ms: int, out: Out) -> None:
@@ -119,8 +126,9 @@ class Lane:
             self._answer_all(now_ms, out)
 
     def distrust(self) -> None:
-        """Somebody else was given a message: the log is read again before it is folded on."""
+        """Somebody else was given a message: the log is read again before it is folded on. Invariant 5."""
         if not self._unsent.entries:
+            self._owes = self._owes or self._told
             self._backlog.distrust(self._lent is not None)
             if self._lent is None:  # else when it comes back: it is broadcast first
                 self.forget()
@@ -128,19 +136,22 @@ class Lane:
     def tick(self, now_ms: int, out: Out) -> bool:
         """Repair, and loads that failed. False: nobody has used it for long, it leaves memory."""
         self._asked.forget_difference()
-        replica, waits = self.replica, bool(self._backlog.entries)
+        replica, waits = self.replica, bool(self._backlog.entries or self._asked.waiting)
+        idle = now_ms - self.used_ms >= limits.LEADER_IDLE_MS and not waits
         if replica is None:
-            if (waits or self._asked.waiting) and self._backlog.due(now_ms):
-                self.load(out)
-        elif replica.gap:
+            if waits or self._owes:
+                if self._backlog.due(now_ms):
+                    self.load(out)
+                return True
+            return not idle or self._backlog.loading or self._lent is not None
+        if replica.gap:
             ask = self._gap.repair_ask(self.doc, replica, now_ms)
             if ask is not None:
                 out.append(AskRepair(ask))
-        elif now_ms - self.used_ms >= limits.LEADER_IDLE_MS and not waits:
-            if self.snapshots.due_at_rest:
-                self._snapshot(replica, out)
-            return False
-        return True
+            return True
+        if idle and self.snapshots.due_at_rest:
+            self._snapshot(replica, out)
+        return not idle
 
     # --- the replica comes and goes ----------------------------------------------------------------------------------
     def forget(self) -> None:
@@ -194,6 +205,9 @@ class Lane:
         for entry, reason in found.refused:
             self._refused(entry, reason)
         self.replica = replica
+        if self._owes:
+            self.changed_ms = now_ms
+        self._told = self._owes = False
         self._common.saw(work.entries)
         self._backlog.loaded()
         self._unsent.sent = replica.version
@@ -415,6 +429,7 @@ class Lane:
         if ask.version is not None and ask.version.epoch == epoch and ask.version.seq > replica.read:
             out.append(LookAtLog(self.doc, ask.version))  # its log was read anew (`ask`), or is being read
         out.append(AnswerSync(reply, answer))
+        self._told = True
 
     def _lend_to_digest(self, replica: Replica, now_ms: int, out: Out) -> bool:
         """A document with many deleted ranges is read elsewhere; False: its digest is known, or soon made."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from sync import limits
 from sync.change import Change, Context, Logged, SyncAsk, Unreadable
 from sync.document import Document, merge
-from sync.ids import Dot, DotSet, Origin, Version
+from sync.ids import DocId, Dot, DotSet, Origin, Version
 from sync.leader import Delivery
 from tests.sync.stage import EPOCH, PLAN, Ada, Chair, Log
 
+OTHER = DocId("other")
 
-def change(seq: int, update: bytes, origin: int = 1) -> Change:
-    return Change(PLAN, Dot(Origin(origin), seq), update, Context(edge="a", correlation=f"c{seq}"))
+
+def change(seq: int, update: bytes, origin: int = 1, doc: DocId = PLAN) -> Change:
+    return Change(doc, Dot(Origin(origin), seq), update, Context(edge="a", correlation=f"c{seq}"))
 
 
 def at(seq: int, epoch: int = EPOCH) -> Version:
@@ -124,6 +126,43 @@ def test_a_leader_that_was_not_given_a_message_reads_the_log_before_it_goes_on()
     assert (chair.said[-1].prev, chair.said[-1].version) == (at(2), at(3))
     ask = SyncAsk(PLAN, 1, b"\x00", None)
     assert Document(chair.answer(ask).update).text("text") == "abc"
+
+
+def test_who_was_answered_before_it_showed_that_another_was_given_a_message_is_told_by_the_beacon() -> None:
+    """Another document's change shows it; nobody asks for this one again."""
+    log, ada, ben = Log(), Ada(1), Ada(2)
+    log.append(change(1, ada.type("a")))
+    before, chair = Chair(log, origin=98), Chair(log)
+    before.deliver(1)
+    ask = SyncAsk(PLAN, 1, b"\x00", None)
+    assert chair.answer(ask).version == at(1)
+    log.append(change(2, ada.type("b")))
+    log.append(change(1, ben.type("c"), origin=2, doc=OTHER))
+    before.deliver(2)  # it does not know yet that it leads no more
+
+    chair.now = limits.BEACON_SPAN_MS + 1  # what was said of the document at its load is said no more
+    chair.deliver(3)
+    chair.tick(2 * limits.BEACON_MS)
+
+    assert {doc: version for doc, version, _ in chair.beacons[-1].beacon.docs} == {PLAN: at(2), OTHER: at(3)}
+
+
+def test_a_distrusted_document_that_nobody_asked_for_is_not_read_for_that_and_leaves_memory() -> None:
+    log, ada, ben = Log(), Ada(1), Ada(2)
+    log.append(change(1, ada.type("a")))
+    log.append(change(2, ada.type("b")))
+    log.append(change(1, ben.type("c"), origin=2, doc=OTHER))
+    chair = Chair(log)
+    chair.deliver(1)
+    log.delivered += 1  # the second went to another leader
+
+    chair.deliver(3)
+    chair.tick(limits.BEACON_MS)
+    lane = chair.leader.lanes[PLAN]
+    assert lane.replica is None
+    chair.tick(limits.LEADER_IDLE_MS + limits.BEACON_MS)
+
+    assert PLAN not in chair.leader.lanes
 
 
 def test_two_leaders_fold_the_same_log_to_the_same_state() -> None:
