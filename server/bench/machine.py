@@ -7,14 +7,18 @@ that neither is measured through the other; a machine that cannot pin, or has on
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
 
 __all__ = ["Cores", "allow_many_files", "core_s", "cores", "cpu_s", "describe", "memory_bytes", "pin"]
+
+_clock_of = getattr(ctypes.CDLL(None), "clock_getcpuclockid", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,19 @@ def cpu_s(pids: Iterable[int]) -> float:
     spent = 0.0
     for process in _family(pids):
         with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            spent += times.user + times.system
+            spent += _spent_s(process)
     return spent
+
+
+def _spent_s(process: psutil.Process) -> float:
+    """By the process' own clock, in nanoseconds, where there is one (POSIX); psutil's counts in 10 ms."""
+    if _clock_of is not None:
+        clock = ctypes.c_int()
+        if _clock_of(process.pid, ctypes.byref(clock)) == 0:
+            with contextlib.suppress(OSError):  # it has just ended
+                return time.clock_gettime(clock.value)
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def core_s(core: int | None) -> float:

@@ -17,6 +17,7 @@ import pytest
 from server.bench import goals, page, peers, report
 from server.bench.cases import CASES
 from server.bench.dialect import HOCUSPOCUS, YJS, Kind
+from server.bench.machine import cpu_s
 from server.bench.records import MEASURES, Row, Sample
 from server.bench.statistics import median, medians, quantile, spread
 from server.bench.typing import ROOT, Writers
@@ -31,6 +32,34 @@ from tests.processes import run_cli, wait_for
 def row(server: str, at: float, *, case: int = 1, work: str = "1 document", **values: float) -> Row:
     offered = {"offered_per_s": at, "delivered_per_s": at, "delivered_share": 100.0}
     return Row(case, server, work, at, [Sample({**offered, **values})])
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------
+BUSY = """
+import time
+while True:
+    ends = time.process_time() + 0.0013
+    while time.process_time() < ends:
+        pass
+    print(time.process_time(), flush=True)
+    input()
+"""
+
+
+def test_what_a_process_has_cost_is_known_finer_than_a_tick_of_ten_milliseconds() -> None:
+    command = [sys.executable, "-c", BUSY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        off = []
+        for _ in range(20):
+            own_s = float(child.stdout.readline())
+            off.append(cpu_s([child.pid]) - own_s)
+            child.stdin.write("on\n")
+        child.kill()
+
+    assert min(off) >= -0.000_1  # behind that, it has yet to print and to wait
+    assert median(off) < 0.001
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
