@@ -37,7 +37,7 @@ from .weather import LARGE_LIMITS, Weather
 
 __all__ = ["SETTLE_MS_MAX", "World"]
 
-SETTLE_MS_MAX = 90_000  # retries reach 10 s, a question 5 s, a heal pauses 5 s: several rounds of them
+SETTLE_MS_MAX = 30_000  # several retries of 10 s; what only the look of last resort finds (RECHECK_MS) is a fault
 DOCS = (DocId("notes/plan"), DocId("été 日本 *.>"), DocId("c"))
 
 
