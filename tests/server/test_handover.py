@@ -10,8 +10,8 @@ from server.config import load_config
 from server.leader import LeaderDaemon
 from server.log_reader import ACK_WAIT_S, PULL_S, LogConsumer
 from server.nats_server import NatsServer
-from sync.change import Merged
-from sync.ids import DocId, shard_of
+from sync.change import Beacon, Merged
+from sync.ids import DocId, Version, shard_of
 from tests.sync.stage import Ada
 
 from .ear import Ear, acknowledged, change, fetched, published, running, until
@@ -70,6 +70,7 @@ def test_while_shards_go_to_a_second_leader_and_back_every_change_is_merged(
     async def run() -> None:
         ear = Ear()
         async with running(nats.url, namespace, ear=ear, shards=4) as bus:
+            bus.follow_beacons()
             docs: dict[int, DocId] = {}
             number = 0
             while len(docs) < 4:
@@ -87,28 +88,30 @@ def test_while_shards_go_to_a_second_leader_and_back_every_change_is_merged(
             await first.stop()
             await until(lambda: second.machine.shards == [0, 1, 2, 3])
             enough.set()
-            typed = await typing
-            assert typed > 100
+            last = await typing
+            assert all(version.seq > 400 for version in last.values())
 
-            def merged() -> dict[DocId, int]:
-                far = dict.fromkeys(docs.values(), 0)
-                for each in ear.heard:
-                    if isinstance(each, Merged):
-                        far[each.doc] = max(far[each.doc], *(dot.seq for dot in each.dots.dots()), 0)
-                return far
+            def told() -> bool:
+                """By a broadcast, or by a beacon where its load brought the last of them."""
+                far = {(each.doc, each.version) for each in ear.heard if isinstance(each, Merged)}
+                far |= {
+                    (doc, version) for each in ear.heard if isinstance(each, Beacon) for doc, version, _ in each.docs
+                }
+                return far >= set(last.items())
 
-            await until(lambda: merged() == dict.fromkeys(docs.values(), typed), "all is merged", SOON_S)
+            await until(told, "all is merged", SOON_S)
             await second.stop()
 
     asyncio.run(run())
 
 
-async def type_on(bus: Bus, docs: list[DocId], enough: asyncio.Event) -> int:
-    """How many changes each document has got."""
+async def type_on(bus: Bus, docs: list[DocId], enough: asyncio.Event) -> dict[DocId, Version]:
+    """Where the last change of each document is."""
     authors = {doc: Ada(at + 1) for at, doc in enumerate(docs)}
     count = 0
-    while not enough.is_set():
+    while True:
         count += 1
-        await published(bus, *(change(doc, count, authors[doc].type("a")) for doc in docs))
+        versions = await published(bus, *(change(doc, count, authors[doc].type("a")) for doc in docs))
+        if enough.is_set():
+            return dict(zip(docs, versions, strict=True))
         await asyncio.sleep(0.01)
-    return count
