@@ -34,7 +34,7 @@ from .host import Host, ReadOnly, SessionClosed
 from .own_edits import OwnEdits
 from .parking import GIVE_WAY_MS, Aside, fresh_of, rejected
 from .store import Copy, Parked, Pending, Progress, Rejection, Writes
-from .stored_replica import StoredReplica
+from .stored_replica import Compaction, StoredReplica
 from .waiting import Waiting
 
 __all__ = ["EDIT_BYTES_MAX", "OpenDocument"]
@@ -290,9 +290,15 @@ class OpenDocument:
         """Edits behind this row of the store that the leader has not merged. Raises StoreError."""
         return self._host.store.pending(self.doc, after, count_max, bytes_max) if self.unmerged else []
 
-    def compaction(self) -> bytes | None:
-        """The whole state, checked, where it is time to replace the rows by it, and all of them are stored."""
+    def compaction(self) -> Compaction | None:
+        """Where it is time to replace the rows, and all of them are stored. Raises StoreError, DocumentBroken."""
         return None if self.editing else self._here.compaction()
+
+    def compaction_refused(self, compaction: Compaction) -> None:
+        """Nothing was replaced."""
+        if not (self.editing or self._closed):
+            with contextlib.suppress(StoreError):  # the rows stay as they are, and are tried again after as many
+                self._here.refused(compaction)
 
     # --- what the edge says ------------------------------------------------------------------------------------------
     def take(self, update: bytes) -> None:

@@ -5,17 +5,20 @@ Room: what is here, in memory and on the disk. Nothing of who waits for it, of h
 Invariants:
 1. What is in the replica is in the rows, or in `arrived`: it can be made again from these at any time (`rebuild`).
 2. What comes from others passes `sync.validate` and the gate (`sync.replica`).
-3. A state takes the place of the rows when a fresh document has loaded it and is equal.
+3. A state takes the place of the rows that it was made of, when a fresh document has loaded it and is equal: looked at
+   in a thread, for it takes its time (`Session`). Rows that come meanwhile stay.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+from sync.content import Captured
 from sync.digest import encode_clocks
 from sync.document import Document, merge
-from sync.errors import DocumentBroken, InvalidUpdate, LimitReached
+from sync.errors import DocumentBroken, LimitReached
 from sync.ids import DocId, Version
 from sync.limits import COMPACT_BYTES, COMPACT_ROWS, PENDING_BYTES_MAX
 from sync.replica import Replica, Verdict
@@ -24,7 +27,19 @@ from sync.validate import Shape, check_update
 from .events import Observer
 from .store import Store, StoredDocument
 
-__all__ = ["StoredReplica"]
+__all__ = ["Compaction", "StoredReplica"]
+
+
+class Compaction(NamedTuple):
+    """What may take the place of the rows, once it was seen to load (`Captured.verify`, in any thread)."""
+
+    captured: Captured
+    after: int
+    """It was made of the rows behind this one,"""
+    through: int
+    """up to this one"""
+    replica: Replica
+    """and of this."""
 
 
 class StoredReplica:
@@ -154,13 +169,19 @@ class StoredReplica:
         """It is time to replace the rows by a state."""
         return self._rows >= COMPACT_ROWS or self._row_bytes >= COMPACT_BYTES
 
-    def compaction(self) -> bytes | None:
-        """The whole state, where it is time for it and all rows are stored. Invariant 3."""
+    def compaction(self) -> Compaction | None:
+        """Where it is time for it and all rows are stored. Raises StoreError, DocumentBroken. Invariant 3."""
         if not self.is_long or self.arrived or self._arriving:
             return None
         self._rows = self._row_bytes = 0  # one that is refused is tried again after as many
         try:
-            return self.replica.verified_state()
-        except (InvalidUpdate, DocumentBroken):
+            captured = self.replica.capture()
+        except DocumentBroken:
             self.rebuild()  # what was lost in memory is in the rows
             return None
+        return Compaction(captured, *self._store.behind(self.doc), self.replica)
+
+    def refused(self, compaction: Compaction) -> None:
+        """It does not load to what is here, of which the rows have all. Raises StoreError, DocumentBroken."""
+        if self.replica is compaction.replica and not self._arriving:
+            self.rebuild()
