@@ -12,9 +12,11 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from sync.change import Context
@@ -32,7 +34,7 @@ from .events import Change, Event, Feed, Observer, ReadOnlyHere, Rejected, Safer
 from .history import History
 from .host import Host, ReadOnly, SessionClosed
 from .own_edits import OwnEdits
-from .parking import GIVE_WAY_MS, Aside, fresh_of, rejected
+from .parking import GIVE_WAY_MS, Aside, Fresh, fresh_of, rejected
 from .store import Copy, Parked, Pending, Progress, Rejection, Writes
 from .stored_replica import Compaction, StoredReplica
 from .waiting import Waiting
@@ -354,18 +356,30 @@ class OpenDocument:
             self._reload_ms = self._reload_ms if self.waiting.reloading else self._host.now_ms()
             await self.waiting.until_reloaded(timeout)
 
-    def adopt(self, whole: bytes) -> bool:
+    async def fresh(self, whole: bytes) -> Fresh:
+        """What takes this document's place where an edge holds `whole`, made in a thread.
+
+        While it is being made nothing else may come from the edge; what is parked has no edits either.
+        Raises StoreError, InvalidUpdate, DocumentBroken.
+        """
+        return await asyncio.to_thread(self._freshly(whole))
+
+    def _freshly(self, whole: bytes) -> Callable[[], Fresh]:
+        """Raises StoreError."""
+        edits = [each.edit for each in self.pending(0, sys.maxsize, sys.maxsize)]
+        return partial(fresh_of, self.doc, whole, self.state(), edits, {**self.unmerged}, self._host.now_ms())
+
+    def adopt(self, whole: bytes, fresh: Fresh | None = None) -> bool:
         """What an edge holds has come, all of it. False: it has yet to give way to the leader; ask it again.
 
-        Raises InvalidUpdate, DocumentBroken.
+        `fresh`: was made of it. Raises InvalidUpdate, DocumentBroken.
         """
         parked = self.parked
         assert parked is not None
         now_ms = self._host.now_ms()
         try:
-            old = self.state()
-            edits = [each.edit for each in self.pending(0, sys.maxsize, sys.maxsize)]
-            fresh = fresh_of(self.doc, whole, old, edits, self.unmerged, now_ms)
+            if fresh is None:
+                fresh = self._freshly(whole)()
             if fresh.complete and now_ms - self._reload_ms < GIVE_WAY_MS:
                 return False
             lost = [Rejection(dot, parked.reason, now_ms) for dot in self.unmerged if dot not in fresh.kept]
@@ -376,7 +390,7 @@ class OpenDocument:
                         progress=self._edits.progressed,
                         rejected=(*self._edits.refused, *lost),
                         replaced=fresh.state,
-                        copy=None if fresh.complete else Copy(parked, old),
+                        copy=None if fresh.complete else Copy(parked, fresh.old),
                     )
                 ]
             )
@@ -384,7 +398,7 @@ class OpenDocument:
             self.waiting.reloaded(error)
             return False
         self._edits.replaced(lost)
-        self._here.replaced()
+        self._here.replaced(fresh.document)
         self._feed.push(Change(self.doc, whole, ()))
         self.waiting.reloaded()
         return True

@@ -79,12 +79,12 @@ class StoredReplica:
         for held in early:  # the edge has sent them, and would not again
             self.replica.take(held.update, held.shape, held.since_ms)
 
-    def replaced(self) -> None:
-        """The store has another document under this name: nothing of the old one stays, nor what waits in it."""
+    def replaced(self, document: Document) -> None:
+        """The store has this one in the place of all rows: nothing of the old one stays, nor what waits in it."""
         self.stored()
-        self.replica = Replica(self.doc)
-        self.rebuild()
-        self._rows, self._row_bytes = self._store.update_rows(self.doc)
+        self.replica = Replica(self.doc, document=document)
+        self._document = self.replica.materialise()
+        self._rows = self._row_bytes = 0
 
     # --- what comes --------------------------------------------------------------------------------------------------
     def take(self, update: bytes, observers: Iterable[Observer], now_ms: int) -> tuple[bytes, ...]:
