@@ -31,6 +31,7 @@ from sync.slices import cut
 from sync.validate import check_state_vector, check_update
 
 from .document import OpenDocument
+from .parking import Fresh
 
 __all__ = ["Channel", "pieces_of"]
 
@@ -78,14 +79,17 @@ class Channel:
         return messages
 
     # --- what the edge says ------------------------------------------------------------------------------------------
-    def receive(self, inner: bytes, now_ms: int) -> bool:
-        """True where there is something to be sent. Raises InvalidInput, LimitReached, DocumentBroken."""
+    def receive(self, inner: bytes, now_ms: int, fresh: Fresh | None = None) -> bool:
+        """True where there is something to be sent. `fresh`: as `look_at` has made it of this.
+
+        Raises InvalidInput, LimitReached, DocumentBroken.
+        """
         document = self.document
         match extension.decode(inner, EDGE_FRAME_BYTES_MAX):
             case wire.Update(update):
                 document.take(update)
             case wire.SyncStep2(update):
-                return self._answer(update, now_ms)
+                return self._answer(update, now_ms, fresh)
             case extension.Safe(stage, dots, version):
                 self._said_ms = now_ms
                 document.safe(stage, dots, version)
@@ -121,12 +125,22 @@ class Channel:
         """What comes next as an answer is taken whole, in the place of the document."""
         return self._whole and not self._answered and self.document.waiting.reloading
 
-    def _answer(self, update: bytes, now_ms: int) -> bool:
+    async def look_at(self, inner: bytes) -> Fresh | None:
+        """Where it `reloads`: what takes the document's place, made in a thread. None: this is no answer.
+
+        Nothing else may be received meanwhile. Raises StoreError, InvalidInput, DocumentBroken.
+        """
+        message = extension.decode(inner, EDGE_FRAME_BYTES_MAX)
+        return await self.document.fresh(message.update) if isinstance(message, wire.SyncStep2) else None
+
+    def _answer(self, update: bytes, now_ms: int, fresh: Fresh | None) -> bool:
         reloads = self.reloads
-        if reloads and self.document.adopt(update):
+        if reloads and self.document.adopt(update, fresh):
             self._row = 0
+            self._whole = False
         else:
             self.document.take(update)
+            self._whole = reloads  # else nobody waits for it any more: who does next has it asked for anew
             self._again_ms = now_ms + _AGAIN_MS if reloads else 0
         self._answered = True
         self.document.waiting.synced(True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from sync.errors import LimitReached, SkerryError, StoreError
+from sync.errors import DocumentBroken, InvalidUpdate, LimitReached, SkerryError, StoreError
 from sync.ids import DocId, Origin, parse_document_id
 from sync.limits import CHANNELS_MAX
 
@@ -28,7 +28,8 @@ from .document import OpenDocument
 from .events import Event, Feed, Offline, Online, Refused, StoreFailed, Stream
 from .host import ReadOnly, SessionClosed
 from .link import SILENCE_S, Link, Token, check_addresses
-from .store import Store, Writes
+from .store import Compacted, Store, Writes
+from .stored_replica import Compaction
 
 __all__ = ["Session", "Unreachable", "connect"]
 
@@ -89,6 +90,8 @@ class Session:
         self._feed: Feed[Event] = Feed()
         self._unstored: dict[DocId, OpenDocument] = {}
         self._storing: asyncio.TimerHandle | None = None
+        self._compactions: set[asyncio.Task[None]] = set()
+        self._compacting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._running = False
 
@@ -122,7 +125,10 @@ class Session:
             self._storing.cancel()
         try:
             self._store()
+            await asyncio.gather(*self._compactions, return_exceptions=True)
         finally:
+            for compaction in self._compactions:
+                compaction.cancel()
             for document in self._documents.values():
                 document.end()
             self._documents.clear()
@@ -284,7 +290,7 @@ class Session:
             self.store_soon(document)
 
     def _store(self) -> None:
-        """One commit for all documents, then whatever is due to be compacted. Raises StoreError."""
+        """One commit for all documents; then what is due begins to be compacted. Raises StoreError."""
         documents = [document for document in self._unstored.values() if not document.editing]
         if not documents:
             return
@@ -292,8 +298,23 @@ class Session:
         for document in documents:
             document.stored()
             del self._unstored[document.doc]
-            if (state := document.compaction()) is not None:
-                self.store.commit([Writes(document.doc, compacted=state)])
+            if (compaction := document.compaction()) is not None:
+                task = asyncio.create_task(self._compact(document, compaction), name=f"skerry compacts {document.doc}")
+                self._compactions.add(task)
+                task.add_done_callback(self._compactions.discard)
+                task.add_done_callback(_tell_loop)
+
+    async def _compact(self, document: OpenDocument, compaction: Compaction) -> None:
+        """Also where the document is closed meanwhile. One at a time: each holds its document twice."""
+        try:
+            async with self._compacting:
+                await asyncio.to_thread(compaction.captured.verify)
+            compacted = Compacted(compaction.captured.state, compaction.after, compaction.through)
+            self.store.commit([Writes(document.doc, compacted=compacted)])
+        except (InvalidUpdate, DocumentBroken):
+            document.compaction_refused(compaction)
+        except StoreError as error:
+            self._feed.push(StoreFailed(str(error)))
 
     async def _tick(self) -> None:
         while True:

@@ -1,37 +1,30 @@
 """An open document: edits that are on the disk when `edit()` returns, what is known of their safety, reads that wait.
 
-Room: one replica, its part of the store, and who waits for what. It is told what an edge says (`client.channel`) and
-never sees a connection; a session (`Host`) lends it the store and the clock.
+Room: what its program asks of a document, and what an edge says of it (`client.channel`); a connection is never seen
+here. A session (`Host`) lends it the store and the clock. What is here is `client.stored_replica`'s, what becomes of
+own edits `client.own_edits`', who waits for what `client.waiting`'s.
 
 Invariants:
 1. An edit is in the store before it is anywhere else, and everything that it can depend on is stored no later.
-2. What comes from others passes `sync.validate` and the gate (`sync.replica`); while an edit is being made it waits.
-3. A dot names one edit for ever: sessions have origins of their own, and a number is used when its edit is stored.
-4. Once something in it was refused, nothing more is written (`client.parking`), also after a restart, until `reload`.
+2. While an edit is being made, what comes from others waits (`client.link`).
+3. Once something in it was refused, nothing more is written (`client.parking`), also after a restart, until `reload`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
-import sync.document
 from sync.change import Context
-from sync.digest import encode_clocks
-from sync.document import Crdt, Document, JsonValue, merge
+from sync.document import EMPTY_UPDATE, Crdt, Document, JsonValue
 from sync.errors import DocumentBroken, InvalidInput, InvalidUpdate, LimitReached, NotYet, SkerryError, StoreError
 from sync.extension import Edit, Stage
-from sync.ids import DocId, Dot, DotSet, Version
-from sync.limits import (
-    COMPACT_BYTES,
-    COMPACT_ROWS,
-    CONTEXT_TEXT_BYTES_MAX,
-    DOT_RANGES_MAX,
-    FRAME_BYTES_MAX,
-    PENDING_BYTES_MAX,
-)
+from sync.ids import DocId, Dot, Version
+from sync.limits import CONTEXT_TEXT_BYTES_MAX, DOT_RANGES_MAX, FRAME_BYTES_MAX
 from sync.replica import Replica, Verdict
 from sync.token import Token, decode_token, encode_token
 from sync.validate import check_update
@@ -40,8 +33,10 @@ from .awareness import Awareness
 from .events import Change, Event, Feed, Observer, ReadOnlyHere, Rejected, Safer, Status, Stream, guarded
 from .history import History
 from .host import Host, ReadOnly, SessionClosed
-from .parking import GIVE_WAY_MS, Aside, fresh_of, rejected
-from .store import REJECTED_MAX, Copy, Parked, Pending, Progress, Rejection, Writes
+from .own_edits import OwnEdits
+from .parking import GIVE_WAY_MS, Aside, Fresh, fresh_of, rejected
+from .store import Copy, Parked, Pending, Progress, Rejection, Writes
+from .stored_replica import Compaction, StoredReplica
 from .waiting import Waiting
 
 __all__ = ["EDIT_BYTES_MAX", "OpenDocument"]
@@ -59,34 +54,17 @@ class OpenDocument:
         self.denied = ""
         """Why the edge lets this client only read."""
         self.editing = False
-        self._arriving = False
         self._host = host
         self._feed: Feed[Change] = Feed()
         self._events: Feed[Event] = Feed()
         self._observers: list[Observer] = []
-        self._arrived: list[bytes] = []
-        self._arrived_bytes = 0
-        self._progressed: dict[Dot, Progress] = {}
-        self._moved = False
-        self._unstored_rejections: list[Rejection] = []
         self._reload_ms = 0
         """When it was asked for."""
         self.waiting = Waiting(doc, lambda: host.wake(self), lambda: host.why_offline)
         self._closed = False
         stored = host.store.load(doc)
-        self.unmerged: dict[Dot, Progress] = {progress.dot: progress for progress in stored.edits} if stored else {}
-        self._rejections = [*stored.rejected] if stored else []
-        self.parked: Parked | None = stored.parked if stored else None
-        """Why nothing is written here; None where it is."""
-        self._own = stored.dots if stored else DotSet()
-        # Invariant 3: the document may have been open in this session before.
-        self._count = max((last for origin, _, last in self._own.ranges() if origin == host.origin), default=0)
-        self._last = stored.last.dot if stored and stored.last else None
-        self._last_version = stored.last.version if stored and stored.last else None
-        self._rows, self._row_bytes = host.store.update_rows(doc)
-        self.replica = Replica(doc)
-        self._document = self.replica.materialise()
-        self._rebuild()
+        self._edits = OwnEdits(host.origin, stored)
+        self._here = StoredReplica(doc, host.store, stored)
         self.awareness = Awareness(self.client_id, lambda: host.wake(self))
 
     def __repr__(self) -> str:
@@ -100,7 +78,7 @@ class OpenDocument:
         After a failed store or a broken document this is another one, and after somebody has deleted half of an
         emoji, or typed within it, as editors that count UTF-16 units do: ask for it, and for its roots, each time.
         """
-        return self._document.crdt
+        return self.document.crdt
 
     @property
     def client_id(self) -> int:
@@ -108,21 +86,46 @@ class OpenDocument:
         return self.crdt.client_id
 
     @property
+    def document(self) -> Document:
+        """The CRDT as the engine sees it."""
+        return self._here.document
+
+    @property
+    def replica(self) -> Replica:
+        return self._here.replica
+
+    @property
     def version(self) -> Version | None:
         """Everything of the document up to this version is here."""
         return self.replica.version
 
     def text(self, root: str) -> str:
-        return self._document.text(root)
+        return self.document.text(root)
 
     def contents(self) -> dict[str, JsonValue]:
         """Every root by name, with its kind and its value as JSON (`sync.document.Document.contents`)."""
-        return self._document.contents()
+        return self.document.contents()
 
     @property
     def status(self) -> Status:
-        unmerged, rejections = tuple(self.unmerged.values()), tuple(self._rejections)
-        return Status(self._host.online, unmerged, self.version, rejections, self.parked)
+        edits = self._edits
+        unmerged, rejections = tuple(edits.unmerged.values()), tuple(edits.rejections)
+        return Status(self._host.online, unmerged, self.version, rejections, edits.parked)
+
+    @property
+    def unmerged(self) -> dict[Dot, Progress]:
+        """Edits of this store that the leader has not merged, oldest first."""
+        return self._edits.unmerged
+
+    @property
+    def parked(self) -> Parked | None:
+        """Why nothing is written here; None where it is."""
+        return self._edits.parked
+
+    @property
+    def sends(self) -> bool:
+        """There are edits that the leader may yet merge."""
+        return self._edits.sends
 
     # --- edits -------------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -136,20 +139,18 @@ class OpenDocument:
         undone, and `crdt` is another.
         """
         context = self._context(correlation, causation, actor)
-        document = self._begin()
-        try:
-            with document.edit() as made:
-                yield document.crdt
-        except BaseException as error:
-            if type(error).__name__ == "PanicException":  # pycrdt's; the document is undefined now
-                self._undo_all()
-                raise DocumentBroken(f"{self.doc}: pycrdt failed within an edit; it was undone, try another") from error
+        with self._alone() as document:
+            try:
+                with document.edit() as made:
+                    yield document.crdt
+            except BaseException as error:
+                if type(error).__name__ == "PanicException":  # pycrdt's; the document is undefined now
+                    self._undo_all()
+                    what = f"{self.doc}: pycrdt failed within an edit; it was undone, try another"
+                    raise DocumentBroken(what) from error
+                self._keep(made, context)
+                raise
             self._keep(made, context)
-            raise
-        else:
-            self._keep(made, context)
-        finally:
-            self._end()
 
     def insert(self, root: str, position: int, text: str, *, correlation: str = "", causation: str = "") -> None:
         """Insert into the text `root`. `position` in characters (code points). Raises IndexError, and as `edit()`."""
@@ -160,15 +161,11 @@ class OpenDocument:
         self._edit_text(root, position, count, "", self._context(correlation, causation, None))
 
     def _edit_text(self, root: str, position: int, deleted: int, inserted: str, context: Context) -> None:
-        document = self._begin()
-        try:
+        def edit(document: Document) -> list[bytes]:
             made = document.edit_text(root, position, deleted, inserted)
-            self._keep([] if made == sync.document.EMPTY_UPDATE else [made], context)
-        except DocumentBroken:
-            self._undo_all()
-            raise
-        finally:
-            self._end()
+            return [] if made == EMPTY_UPDATE else [made]
+
+        self._make(context, edit)
 
     def take_in(self, update: bytes, *, correlation: str = "", causation: str = "") -> bool:
         """Bytes from elsewhere (a Yjs update, v1) as an edit; False where all of it is here already.
@@ -177,26 +174,22 @@ class OpenDocument:
         """
         context = self._context(correlation, causation, None)
         shape = check_update(update)
-        document = self._begin()
-        try:
+
+        def take(document: Document) -> list[bytes]:
             judgement = self.replica.judge(shape)
             if judgement.verdict is Verdict.EARLY:
                 client, clock = judgement.missing[0]
                 raise NotYet(self.doc, str(self.replica.clocks.get(client, 0)), f"clock {clock} of client {client}")
             if judgement.verdict is Verdict.SEEN:
-                return False
+                return []
             document.apply(update)
-            self._keep([update], context)
-        except DocumentBroken:
-            self._undo_all()
-            raise
-        finally:
-            self._end()
-        return True
+            return [update]
+
+        return self._make(context, take)
 
     def state(self) -> bytes:
         """The whole document as one Yjs update (v1)."""
-        return self._document.state()
+        return self.document.state()
 
     def history(self, *roots: str) -> History:
         """Undo and redo of what is edited in these roots from now on."""
@@ -204,22 +197,7 @@ class OpenDocument:
 
     def step(self, step: Callable[[], list[bytes]]) -> bool:
         """One undo or redo, kept as an edit. For `History`."""
-        context = self._context("", "", None)
-        self._begin()
-        try:
-            made = step()
-            self._keep(made, context)
-        except DocumentBroken:
-            self._undo_all()
-            raise
-        finally:
-            self._end()
-        return bool(made)
-
-    @property
-    def document(self) -> Document:
-        """The CRDT as the engine sees it."""
-        return self._document
+        return self._make(self._context("", "", None), lambda _: step())
 
     def _context(self, correlation: str, causation: str, actor: str | None) -> Context:
         context = Context("", self._host.actor if actor is None else actor, causation, correlation)
@@ -240,195 +218,130 @@ class OpenDocument:
         if self.parked is not None:
             raise rejected(self.doc, self.parked.reason)
 
-    def _begin(self) -> Document:
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[Document]:
+        """Nothing else happens to this document within it. Invariant 2."""
         self.check_writable()
         if self.editing:
             raise InvalidInput(f"{self.doc}: an edit within an edit; end the first one")
         self.editing = True
-        return self._document
+        try:
+            yield self.document
+        finally:
+            self.editing = False
+            self._host.resume(self)
 
-    def _end(self) -> None:
-        self.editing = False
-        self._host.resume(self)
+    def _make(self, context: Context, make: Callable[[Document], Sequence[bytes]]) -> bool:
+        """An edit that the engine makes: `make` gives what it has said of it. False where that is nothing."""
+        with self._alone() as document:
+            try:
+                made = make(document)
+                self._keep(made, context)
+            except DocumentBroken:
+                self._undo_all()
+                raise
+        return bool(made)
 
     def _keep(self, made: Sequence[bytes], context: Context) -> None:
         """Invariant 1. Nothing of the edit is left where this raises."""
         if not made:
             return
         try:
-            update = merge(made)
-            shape = check_update(update)
-            if self.replica.judge(shape).verdict is Verdict.EARLY:  # changed outside `edit()`: it goes with this one
-                update = self.replica.diff(encode_clocks(self.replica.clocks))
-                shape = check_update(update)
+            update, shape = self._here.one_update(made)
             if len(update) > EDIT_BYTES_MAX:
                 raise LimitReached("EDIT_BYTES_MAX", len(update), EDIT_BYTES_MAX, "make several edits of it")
             self.replica.check_depth(update, shape)
-            dot = Dot(self._host.origin, self._count + 1)
             now_ms = self._host.now_ms()
-            edit = Edit(dot, context.actor, context.causation, context.correlation, update)
+            edit = Edit(self._edits.next, context.actor, context.causation, context.correlation, update)
             self._host.store.commit([self.writes(edit, now_ms)])
         except (StoreError, LimitReached, DocumentBroken, InvalidUpdate):
             self._undo_all()
             raise
         self.stored()
-        self._count += 1  # Invariant 3.
-        self._own.add(dot)
-        self._last, self._last_version = dot, None
-        self.unmerged[dot] = Progress(dot, Stage.DISK, now_ms, None)
-        self.replica.take(update, shape, now_ms)
-        self._count_row(len(update))
+        dot = self._edits.made(now_ms)
+        self._here.edited(update, shape, now_ms)
+        if self._here.is_long:
+            self._host.store_soon(self)
         self._tell(Safer(self.doc, Stage.DISK, (dot,), None, now_ms))
         self._host.wake(self)
+
+    def _undo_all(self) -> None:
+        with contextlib.suppress(SkerryError):  # the first error tells more
+            self._here.rebuild()
 
     # --- the store ---------------------------------------------------------------------------------------------------
     def writes(self, edit: Edit | None = None, edit_ms: int = 0) -> Writes:
         """What is not stored yet; `stored()` when it is."""
+        edits, here = self._edits, self._here
         return Writes(
             self.doc,
-            self._arrived,
+            here.arrived,
             edit,
             edit_ms,
-            self.version if self._moved else None,
-            tuple(self._progressed.values()),
-            rejected=self._unstored_rejections,
-            parked=self.parked,
+            here.moved_to,
+            edits.progressed,
+            rejected=edits.refused,
+            parked=edits.parked,
         )
 
     def stored(self) -> None:
-        self._arrived = []
-        self._arrived_bytes = 0
-        self._progressed = {}
-        self._unstored_rejections = []
-        self._moved = False
+        self._here.stored()
+        self._edits.stored()
 
     def pending(self, after: int, count_max: int, bytes_max: int) -> list[Pending]:
         """Edits behind this row of the store that the leader has not merged. Raises StoreError."""
         return self._host.store.pending(self.doc, after, count_max, bytes_max) if self.unmerged else []
 
-    def compaction(self) -> bytes | None:
-        """The whole state, checked, where it is time to replace the rows by it, and all of them are stored."""
-        due = self._rows >= COMPACT_ROWS or self._row_bytes >= COMPACT_BYTES
-        if not due or self._arrived or self.editing or self._arriving:
-            return None
-        self._rows = self._row_bytes = 0  # one that is refused is tried again after as many
-        try:
-            return self.replica.verified_state()
-        except (InvalidUpdate, DocumentBroken):
-            self._rebuild()  # what was lost in memory is in the rows
-            return None
+    def compaction(self) -> Compaction | None:
+        """Where it is time to replace the rows, and all of them are stored. Raises StoreError, DocumentBroken."""
+        return None if self.editing else self._here.compaction()
 
-    def _count_row(self, size: int) -> None:
-        self._rows += 1
-        self._row_bytes += size
-        if self._rows >= COMPACT_ROWS or self._row_bytes >= COMPACT_BYTES:
-            self._host.store_soon(self)
-
-    def _undo_all(self) -> None:
-        with contextlib.suppress(SkerryError):  # the first error tells more
-            self._rebuild()
-
-    def _rebuild(self) -> None:
-        """From what is stored and what is about to be: a fresh CRDT, with a fresh client id."""
-        stored = self._host.store.load(self.doc)
-        version = self.replica.version if self._moved else stored.version if stored else None
-        state, updates = (stored.state, stored.updates) if stored else (None, ())
-        early = self.replica.early
-        self.replica = Replica(self.doc, state, (*updates, *self._arrived), version)
-        self._document = self.replica.materialise()
-        for held in early:  # the edge has sent them, and would not again
-            self.replica.take(held.update, held.shape, held.since_ms)
+    def compaction_refused(self, compaction: Compaction) -> None:
+        """Nothing was replaced."""
+        if not (self.editing or self._closed):
+            with contextlib.suppress(StoreError):  # the rows stay as they are, and are tried again after as many
+                self._here.refused(compaction)
 
     # --- what the edge says ------------------------------------------------------------------------------------------
     def take(self, update: bytes) -> None:
-        """Invariant 2. Raises InvalidInput, LimitReached, DocumentBroken; then nothing of it is kept."""
-        if self._arrived_bytes > PENDING_BYTES_MAX:  # and one more of any size: a whole state has to pass
-            size = self._arrived_bytes + len(update)
-            raise LimitReached("PENDING_BYTES_MAX", size, PENDING_BYTES_MAX, "make room on the disk of the store")
-        shape = check_update(update)
-        own = self.client_id
-        if any(client == own and end > self.replica.clocks.get(own, 0) for client, _, end in shape.brings):
-            self._rebuild()  # somebody writes under our client id: take another one (facts 1.6)
-        taken = self.replica.take(update, shape, self._host.now_ms())
-        if not taken.updates:
-            return
-        try:
-            with contextlib.ExitStack() as stack:
-                for observer in self._observers:
-                    stack.enter_context(self._document.told(observer))
-                self.replica.materialise()
-        except DocumentBroken:
-            self._rebuild()
-            raise
-        self._arrived.extend(taken.updates)
-        self._arrived_bytes += sum(len(each) for each in taken.updates)
-        for each in taken.updates:
-            self._count_row(len(each))
+        """Raises InvalidInput, LimitReached, DocumentBroken; then nothing of it is kept."""
+        news = self._here.take(update, self._observers, self._host.now_ms())
+        for each in news:
             self._feed.push(Change(self.doc, each, ()))
-        self._host.store_soon(self)
+        if news:
+            self._host.store_soon(self)
 
     @contextlib.contextmanager
     def arriving(self) -> Iterator[None]:
         """What is taken within it are the pieces of one update."""
-        self.replica.know_deletions()  # before: the first pieces delete unsaid what the last ones name
-        self._arriving = True
         try:
-            yield
+            with self._here.arriving():
+                yield
         finally:
-            self._arriving = False
             self._host.store_soon(self)
 
     def safe(self, stage: Stage, dots: Sequence[Dot], version: Version | None) -> None:
         now_ms = self._host.now_ms()
-        moved: list[Dot] = []
-        for dot in dots:
-            before = self.unmerged.get(dot)
-            if before is None or before.stage >= stage:
-                continue
-            progress = Progress(dot, stage, now_ms, version or before.version)
-            self._progressed[dot] = progress
-            moved.append(dot)
-            if stage is Stage.MERGED:
-                del self.unmerged[dot]
-            else:
-                self.unmerged[dot] = progress
-            if dot == self._last:
-                self._last_version = progress.version
-        if not moved:
-            return
-        self._host.store_soon(self)
-        self.waiting.safe(stage, moved)
-        self._tell(Safer(self.doc, stage, tuple(moved), version, now_ms))
+        moved = self._edits.safe(stage, dots, version, now_ms)
+        if moved:
+            self._host.store_soon(self)
+            self.waiting.safe(stage, moved)
+            self._tell(Safer(self.doc, stage, tuple(moved), version, now_ms))
 
     def rejected(self, dots: Sequence[Dot], reason: str) -> None:
         """The leader refuses these edits. They stay in this document, and are not sent again."""
-        now_ms = self._host.now_ms()
-        refused = [Rejection(dot, reason, now_ms) for dot in dots if dot in self.unmerged]
+        refused = self._edits.refuse(dots, reason, self._host.now_ms())
         if refused:
-            self._unstored_rejections += refused
-            self._give_up(refused)
-            self.park(reason, tuple(each.dot for each in refused))
-
-    def _give_up(self, refused: Sequence[Rejection]) -> None:
-        for each in refused:
-            del self.unmerged[each.dot]
-            self._progressed.pop(each.dot, None)
-        self._rejections += refused
-        del self._rejections[:-REJECTED_MAX]
+            self.park(reason, tuple(refused))
 
     def park(self, reason: str, dots: tuple[Dot, ...] = ()) -> None:
-        """Invariant 4. `dots`: the edits that are refused, where that is known."""
+        """Invariant 3. `dots`: the edits that are refused, where that is known."""
         now_ms = self._host.now_ms()
         if self.parked is None or dots:
-            self.parked = Parked(reason, now_ms)  # the leader's reason says more
+            self._edits.parked = Parked(reason, now_ms)  # the leader's reason says more
             self._host.store_soon(self)
-            self.waiting.fail_confirmations(rejected(self.doc, self.parked.reason))
+            self.waiting.fail_confirmations(rejected(self.doc, reason))
             self._tell(Rejected(self.doc, dots, reason, now_ms))
-
-    @property
-    def sends(self) -> bool:
-        """There are edits that the leader may yet merge."""
-        return bool(self.unmerged) and self.parked is None
 
     async def reload(self, *, timeout: float | None = None) -> None:
         """Take what an edge holds in the place of a parked document; nothing happens where it is not parked.
@@ -443,41 +356,49 @@ class OpenDocument:
             self._reload_ms = self._reload_ms if self.waiting.reloading else self._host.now_ms()
             await self.waiting.until_reloaded(timeout)
 
-    def adopt(self, whole: bytes) -> bool:
+    async def fresh(self, whole: bytes) -> Fresh:
+        """What takes this document's place where an edge holds `whole`, made in a thread.
+
+        While it is being made nothing else may come from the edge; what is parked has no edits either.
+        Raises StoreError, InvalidUpdate, DocumentBroken.
+        """
+        return await asyncio.to_thread(self._freshly(whole))
+
+    def _freshly(self, whole: bytes) -> Callable[[], Fresh]:
+        """Raises StoreError."""
+        edits = [each.edit for each in self.pending(0, sys.maxsize, sys.maxsize)]
+        return partial(fresh_of, self.doc, whole, self.state(), edits, {**self.unmerged}, self._host.now_ms())
+
+    def adopt(self, whole: bytes, fresh: Fresh | None = None) -> bool:
         """What an edge holds has come, all of it. False: it has yet to give way to the leader; ask it again.
 
-        Raises InvalidUpdate, DocumentBroken.
+        `fresh`: was made of it. Raises InvalidUpdate, DocumentBroken.
         """
         parked = self.parked
         assert parked is not None
         now_ms = self._host.now_ms()
         try:
-            old = self.state()
-            edits = [each.edit for each in self.pending(0, sys.maxsize, sys.maxsize)]
-            fresh = fresh_of(self.doc, whole, old, edits, self.unmerged, now_ms)
+            if fresh is None:
+                fresh = self._freshly(whole)()
             if fresh.complete and now_ms - self._reload_ms < GIVE_WAY_MS:
                 return False
-            refused = [Rejection(dot, parked.reason, now_ms) for dot in self.unmerged if dot not in fresh.kept]
+            lost = [Rejection(dot, parked.reason, now_ms) for dot in self.unmerged if dot not in fresh.kept]
             self._host.store.commit(
                 [
                     Writes(
                         self.doc,
-                        progress=tuple(self._progressed.values()),
-                        rejected=(*self._unstored_rejections, *refused),
+                        progress=self._edits.progressed,
+                        rejected=(*self._edits.refused, *lost),
                         replaced=fresh.state,
-                        copy=None if fresh.complete else Copy(parked, old),
+                        copy=None if fresh.complete else Copy(parked, fresh.old),
                     )
                 ]
             )
         except StoreError as error:
             self.waiting.reloaded(error)
             return False
-        self._give_up(refused)
-        self.stored()
-        self.parked = None
-        self.replica = Replica(self.doc)  # nothing of it stays, nor what waits in it
-        self._rebuild()
-        self._rows, self._row_bytes = self._host.store.update_rows(self.doc)
+        self._edits.replaced(lost)
+        self._here.replaced(fresh.document)
         self._feed.push(Change(self.doc, whole, ()))
         self.waiting.reloaded()
         return True
@@ -488,12 +409,9 @@ class OpenDocument:
         return [Aside(self.doc, each.parked.reason, each.parked.at_ms, each.state) for each in copies]
 
     def at(self, version: Version) -> None:
-        if self.replica.early:
-            return  # not all that was sent is in: what is missing is asked for, and the answer ends with a version
-        self.replica.version = version
-        self._moved = True
-        self._host.store_soon(self)
-        self.waiting.look(self._covers)
+        if self._here.at(version):
+            self._host.store_soon(self)
+            self.waiting.look(self._covers)
 
     def changed(self, changes: tuple[tuple[Dot, Context], ...]) -> None:
         news = tuple((dot, context) for dot, context in changes if dot not in self.replica.dots)
@@ -549,15 +467,12 @@ class OpenDocument:
 
         It can be made offline, and it is good for ever. Raises NotYet where there is neither.
         """
-        last = self._last if self._last not in self._gone() else None
-        if last is None and self.version is None:
-            raise NotYet(self.doc, "no edit and no version", "one of them")
-        version = self._last_version if last is not None else self.version
+        last, version = self._edits.newest
+        if last is None:
+            version = self.version
+            if version is None:
+                raise NotYet(self.doc, "no edit and no version", "one of them")
         return encode_token(Token(self._host.namespace, self.doc, version, last))
-
-    def _gone(self) -> set[Dot]:
-        """Edits of this store that nobody will ever read, not even here."""
-        return {each.dot for each in self._rejections} if self.parked is None else set()
 
     async def read(self, *, at_least: str | None = None, timeout: float = 10.0) -> dict[str, JsonValue]:
         """`contents()`, when the document has come as far as the token.
@@ -578,7 +493,7 @@ class OpenDocument:
         )
 
     def _covers(self, token: Token) -> bool:
-        if token.dot is not None and token.dot in self._own and token.dot not in self._gone():
+        if token.dot is not None and self._edits.has(token.dot):
             return True
         if self.replica.early:
             return False

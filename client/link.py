@@ -21,7 +21,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from sync import extension, wire
-from sync.errors import InvalidFrame, InvalidInput, LimitReached, SkerryError
+from sync.errors import InvalidFrame, InvalidInput, LimitReached, SkerryError, StoreError
 from sync.ids import DocId
 from sync.limits import (
     ADMIT_MS_MAX,
@@ -35,7 +35,7 @@ from sync.limits import (
 from .channel import Channel, pieces_of
 from .document import OpenDocument
 from .events import Denied, Event, Offline, Online, Refused
-from .parking import refusal_of
+from .parking import Fresh, refusal_of
 
 __all__ = ["InvalidAddress", "Link", "Token", "check_addresses"]
 
@@ -298,7 +298,7 @@ class Link:
             while True:
                 frame = await socket.recv(decode=False)
                 assert isinstance(frame, bytes)
-                if len(frame) > LARGE_FRAME_BYTES:
+                if len(frame) > LARGE_FRAME_BYTES or self._reloads(frame):
                     await self._receive_large(frame)
                 else:
                     self._receive(frame)
@@ -310,7 +310,11 @@ class Link:
             with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
                 await writer
 
-    def _receive(self, frame: bytes) -> None:
+    def _reloads(self, frame: bytes) -> bool:
+        channel = self._channels.get(extension.decode_channel(frame, EDGE_FRAME_BYTES_MAX)[0])
+        return channel is not None and channel.reloads
+
+    def _receive(self, frame: bytes, fresh: Fresh | None = None) -> None:
         number, inner = extension.decode_channel(frame, EDGE_FRAME_BYTES_MAX)
         channel = self._channels.get(number)
         if channel is None:
@@ -322,16 +326,23 @@ class Link:
                 raise LimitReached("held frames", len(held) + 1, LOADING_FRAMES_MAX, "do not await within an edit")
             held.append((channel, inner))
             return
-        self._hear(channel, inner)
+        self._hear(channel, inner, fresh)
 
     async def _receive_large(self, frame: bytes) -> None:
         """Looked at in a thread and taken a piece a turn, so that it does not hold the program up. What comes behind it
         waits unread: what it says of how far a document is, it says of the last piece."""
-        channel = self._channels.get(extension.decode_channel(frame, EDGE_FRAME_BYTES_MAX)[0])
-        pieces = [frame]
-        if channel is not None and not channel.reloads:
-            pieces = await asyncio.to_thread(pieces_of, frame)
-        if channel is None or len(pieces) < 2:
+        number, inner = extension.decode_channel(frame, EDGE_FRAME_BYTES_MAX)
+        channel = self._channels.get(number)
+        if channel is None:
+            return  # as in `_receive`
+        if channel.reloads:
+            fresh = None
+            with contextlib.suppress(StoreError):  # who takes it in meets it again, and tells who waits
+                fresh = await channel.look_at(inner)
+            self._receive(frame, fresh)
+            return
+        pieces = await asyncio.to_thread(pieces_of, frame)
+        if len(pieces) < 2:
             self._receive(frame)
             return
         with channel.document.arriving():
@@ -347,8 +358,8 @@ class Link:
         except SkerryError as error:
             self._drop(f"{self.address}: {error}")
 
-    def _hear(self, channel: Channel, inner: bytes) -> None:
-        if channel.receive(inner, self._now_ms()):
+    def _hear(self, channel: Channel, inner: bytes, fresh: Fresh | None = None) -> None:
+        if channel.receive(inner, self._now_ms(), fresh):
             self.wake(channel.document)
         if channel.closed is not None:
             self._refused(channel, channel.closed)

@@ -17,6 +17,7 @@ from sync.document import Document, JsonValue
 from sync.errors import InvalidUpdate, SkerryError
 from sync.extension import CloseChannel, Edit, Stage
 from sync.ids import DocId, Dot
+from sync.loading import document_of
 from sync.replica import Replica, Verdict
 from sync.validate import check_update
 
@@ -74,6 +75,10 @@ class Fresh(NamedTuple):
     """What takes a parked document's place."""
 
     state: bytes
+    document: Document
+    """Made of it."""
+    old: bytes
+    """What was here."""
     kept: frozenset[Dot]
     """Edits that go on: others have them, or an edge took them and they build on nothing that was refused."""
     complete: bool
@@ -85,7 +90,7 @@ def fresh_of(
 ) -> Fresh:
     """Of all that an edge holds (`whole`), and of what is here. Of the stored `edits` those count that are `unmerged`.
 
-    Raises InvalidUpdate, DocumentBroken.
+    Any thread may ask: it is seconds of work for a large document. Raises InvalidUpdate, DocumentBroken.
     """
     fresh = Replica(doc, guarded=True)  # what two have written under one client id is seen
     if fresh.take(whole, check_update(whole), now_ms).verdict is Verdict.EARLY:
@@ -96,7 +101,8 @@ def fresh_of(
         progress = unmerged.get(edit.dot)
         if progress is not None and _takes(fresh, edit.update, now_ms, news=progress.stage > Stage.DISK):
             kept.append(edit.dot)
-    return Fresh(fresh.verified_state(), frozenset(kept), complete)
+    state = fresh.verified_state()
+    return Fresh(state, document_of(state, ()), old, frozenset(kept), complete)
 
 
 def _takes(fresh: Replica, update: bytes, now_ms: int, *, news: bool) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import urllib.error
@@ -28,10 +29,27 @@ from .host import SessionClosed
 from .link import InvalidAddress
 from .parking import EditRejected
 
-__all__ = ["Outcome", "Reach", "Refusal", "Unknown", "Work", "at_work", "temporary", "ws_address"]
+__all__ = [
+    "EDGE",
+    "NotGiven",
+    "Outcome",
+    "Reach",
+    "Refusal",
+    "Unknown",
+    "Work",
+    "at_work",
+    "temporary",
+    "usual",
+    "ws_address",
+]
 
+EDGE: Final = "ws://127.0.0.1:8787"
 PATIENCE_S: Final = 2.0  # after the first refusal: a restarting edge is waited for, a wrong address not for long
 _STORE: Final = "documents.db"
+
+
+class NotGiven(SkerryError):
+    """What a command needs, and neither a flag nor the environment nor standard input has said."""
 
 
 class Refusal(SkerryError):
@@ -40,6 +58,11 @@ class Refusal(SkerryError):
 
 class Unknown(SkerryError):
     """A document that is not in this store."""
+
+
+def usual() -> tuple[str, ...]:
+    """Where edges are, unless a flag says so."""
+    return tuple(filter(None, os.environ.get("SKERRY_EDGE", "").split(","))) or (EDGE,)
 
 
 def ws_address(edge: str) -> str:

@@ -28,6 +28,7 @@ from sync.ids import DocId, Dot, DotSet, Origin, Version
 
 __all__ = [
     "FORMAT",
+    "Compacted",
     "Copy",
     "Parked",
     "Pending",
@@ -119,6 +120,18 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
+class Compacted:
+    """A state in the place of the rows that it was made of: all behind row `after`, up to row `through`.
+
+    Nothing is written where another has taken the place of some of them meanwhile.
+    """
+
+    state: bytes
+    after: int
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """An edit to be sent. `row` ascends in the order of edits."""
 
@@ -166,8 +179,7 @@ class Writes:
     """Where the document is now; None: as before."""
     progress: Sequence[Progress] = ()
     """Of edits that are in the store; one that is merged leaves it."""
-    compacted: bytes | None = None
-    """The whole document, everything before and within this commit included."""
+    compacted: Compacted | None = None
     rejected: Sequence[Rejection] = ()
     """Edits that leave the store: nobody will merge them."""
     parked: Parked | None = None
@@ -251,9 +263,9 @@ class Store:
         if writes.replaced is not None:
             self._run.execute("DELETE FROM parked WHERE document = ?", (key,))
             self._run.execute("UPDATE documents SET epoch = NULL, seq = NULL WHERE key = ?", (key,))
-            self._compact(key, writes.replaced)
-        if writes.compacted is not None:
-            self._compact(key, writes.compacted)
+            self._replace_rows(key, Compacted(writes.replaced, *self._behind(key)))
+        if writes.compacted is not None and writes.compacted.after == self._through(key):
+            self._replace_rows(key, writes.compacted)
 
     def _key(self, doc: DocId) -> int:
         found = self._run.execute("SELECT key FROM documents WHERE doc = ?", (doc,)).fetchone()
@@ -320,13 +332,18 @@ class Store:
         found = self._run.execute("SELECT through FROM states WHERE document = ?", (key,)).fetchone()
         return int(found[0]) if found else 0
 
-    def _compact(self, key: int, state: bytes) -> None:
-        before = self._through(key)
+    def _behind(self, key: int) -> tuple[int, int]:
+        """The rows behind the state: all above the first, up to the second."""
+        after = self._through(key)
         last = self._run.execute("SELECT max(row) FROM updates WHERE document = ?", (key,)).fetchone()[0]
+        return after, max(after, last or 0)
+
+    def _replace_rows(self, key: int, by: Compacted) -> None:
         self._run.execute(
-            "DELETE FROM updates WHERE document = ? AND row > ? AND row NOT IN (SELECT row FROM edits)", (key, before)
+            "DELETE FROM updates WHERE document = ? AND row > ? AND row <= ? AND row NOT IN (SELECT row FROM edits)",
+            (key, by.after, by.through),
         )
-        self._run.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (key, max(before, last or 0), state))
+        self._run.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (key, by.through, by.state))
 
     # --- reading -----------------------------------------------------------------------------------------------------
     def load(self, doc: DocId) -> StoredDocument | None:
@@ -423,6 +440,12 @@ class Store:
                 (doc,),
             ).fetchone()
         return int(found[0]), int(found[1])
+
+    def behind(self, doc: DocId) -> tuple[int, int]:
+        """The rows behind the compacted state of a document that was written: all above the first, up to the second."""
+        with self._reading():
+            found = self._run.execute("SELECT key FROM documents WHERE doc = ?", (doc,)).fetchone()
+            return self._behind(found[0])
 
     def close(self) -> None:
         if self._closed:

@@ -77,7 +77,7 @@ class Waiting:
     @property
     def reloading(self) -> bool:
         """Somebody waits for all that an edge holds, to have it in the place of what is here."""
-        return bool(self._reloading)
+        return any(not future.done() for future in self._reloading)
 
     async def until_reloaded(self, timeout: float | None) -> None:
         """Raises NotYet, and what `reloaded` is given."""

@@ -25,7 +25,9 @@ from sync.replica import Replica
 from sync.splits import at_once_bytes
 
 from .bus import Bus
+from .clock import now_ms
 from .log import named, scrubbed
+from .threads import RETRY_S
 
 __all__ = ["Asking"]
 
@@ -33,14 +35,11 @@ log = logging.getLogger("skerry.edge")
 
 
 class Asking:
-    def __init__(
-        self, bus: Bus, machine: Edge, reader: Executor, do: Callable[[EdgeStep], None], now_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, bus: Bus, machine: Edge, reader: Executor, do: Callable[[EdgeStep], None]) -> None:
         self._bus = bus
         self._machine = machine
         self._reader = reader
         self._do = do
-        self._now_ms = now_ms
         self._moved = asyncio.Event()
 
     def moved(self) -> None:
@@ -52,10 +51,10 @@ class Asking:
             answer = await self._bus.ask_sync(ask, shard_of(ask.doc, self._bus.shards or 1))
         except BusError as error:
             log.debug("sync_failed doc=%s detail=%r", named(ask.doc), scrubbed(str(error), ask.doc))
-            self._do(self._machine.sync_failed(ask.doc, ask.ask, self._now_ms()))
+            self._do(self._machine.sync_failed(ask.doc, ask.ask, now_ms()))
         else:
             looked = await self._looked_at(answer, ask.state_vector == b"\0")
-            self._do(self._machine.sync_answered(answer, self._now_ms(), looked))
+            self._do(self._machine.sync_answered(answer, now_ms(), looked))
 
     async def _looked_at(self, answer: SyncAnswer, blank: bool) -> Looked | None:
         """A large answer does not hold the loop: it is checked in a thread, and taken in pieces (`sync.answered`)."""
@@ -67,7 +66,7 @@ class Asking:
             return None
         pieces = deque(looked.pieces)
         while pieces:
-            step = self._machine.sync_piece(answer, pieces[0], self._now_ms())
+            step = self._machine.sync_piece(answer, pieces[0], now_ms())
             if step is None:
                 return replace(looked, pieces=())
             self._do(step)
@@ -79,6 +78,18 @@ class Asking:
                 await self._moved.wait()
         return replace(looked, taken=bool(looked.pieces))
 
+    async def list_log(self) -> None:
+        """Every document of the log."""
+        while self._bus.state.state == "up":  # else the next link asks anew
+            try:
+                docs = await self._bus.documents()
+            except BusError as error:
+                log.warning("documents_unlisted detail=%r", str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._do(self._machine.listed(docs, True, now_ms()))
+                return
+
     async def load_logged(self, doc: DocId) -> None:
         try:
             snapshot = await self._bus.load_snapshot(doc)
@@ -87,7 +98,7 @@ class Asking:
             entries = await self._bus.read_log(doc, after, None)
         except BusError as error:
             log.debug("log_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
-            self._do(self._machine.log_failed(doc, self._now_ms()))
+            self._do(self._machine.log_failed(doc, now_ms()))
         else:
             unsafe: set[Dot] = set()
             try:
@@ -95,7 +106,7 @@ class Asking:
             except BusError as error:  # an account of before this was asked for may not read it
                 log.debug("rejected_unread doc=%s detail=%r", named(doc), scrubbed(str(error), doc))
             passed = {one.version.seq for one in entries if isinstance(one, Logged) and one.change.dot in unsafe}
-            asks, epoch, at_ms = self._machine.asks_log(doc), self._machine.epoch, self._now_ms()
+            asks, epoch, at_ms = self._machine.asks_log(doc), self._machine.epoch, now_ms()
 
             def work() -> tuple[Replica, Difference | None]:
                 fold = fold_around(doc, snapshot, entries, passed, epoch, at_ms, [])
@@ -105,4 +116,4 @@ class Asking:
             with contextlib.suppress(DocumentBroken):  # the machine meets it too, and says so
                 fold, found = await asyncio.get_running_loop().run_in_executor(self._reader, work)
             entries = [entry for entry in entries if entry.version.seq not in passed]
-            self._do(self._machine.logged(doc, snapshot, entries, self._now_ms(), fold, found))
+            self._do(self._machine.logged(doc, snapshot, entries, now_ms(), fold, found))

@@ -60,7 +60,7 @@ ACCEPT_BACKLOG: Final = 1024  # connections that the kernel holds until they are
 
 
 class Client:
-    """One connection towards the daemon (`server.edge.Connection`)."""
+    """One connection towards the daemon (`server.connections.Connection`)."""
 
     def __init__(self, socket: Socket, pack: Callable[[bytes], bytes]) -> None:
         self._socket = socket
@@ -85,7 +85,7 @@ class Client:
 
 
 class Channel:
-    """One document on a connection of the extension (`server.edge.Connection`)."""
+    """One document on a connection of the extension (`server.connections.Connection`)."""
 
     def __init__(self, client: Client, number: int, open_channels: dict[int, ConnId]) -> None:
         self._client = client

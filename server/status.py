@@ -15,7 +15,8 @@ from sync.ids import DocId, parse_document_id, shard_of
 
 from . import reads
 from .bus import Bus, JsonObject
-from .edge import EdgeDaemon, wall_ms
+from .clock import wall_ms
+from .edge import EdgeDaemon
 from .leader import LeaderDaemon
 from .salvage import set_aside_of
 from .streams import api, place_of

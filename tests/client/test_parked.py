@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from client import EditRejected, Rejected, Session, Stage, connect
+from client import EditRejected, Rejected, Session, Stage, connect, parking
+from client.document import OpenDocument
 from client.store import FORMAT, Parked, Rejection, Store, Writes
 from sync import extension
 from sync.closing import CLOSE_BAD_UPDATE, CLOSE_CLIENT_ID, CLOSE_GAP, CLOSE_LIMIT
 from sync.document import Document
 from sync.errors import NotYet
 from sync.ids import DocId, Dot, Origin
+from sync.validate import check_update
+from tests.calls import calls_by_name
 from tests.client.edge import FakeEdge, running, until
 from tests.client.test_cli import Skerry, skerry
 from tests.client.test_rejected import STRICT
@@ -243,6 +248,88 @@ def test_edits_that_build_on_nothing_refused_go_on(tmp_path: Path) -> None:
                 await until(lambda: edge.text(PLAN, "other") == "three", "sent again, by its name")
                 assert [progress.dot for progress in plan.status.edits] == [edge.dots[0], edge.dots[2]]
                 assert edge.early == []
+
+    running(test)
+
+
+async def parked_with(edge: FakeEdge, session: Session) -> OpenDocument:
+    """`good ` is on the edge, and `bad` behind it was refused."""
+    edge.stage = Stage.EDGE
+    plan = await session.open(PLAN)
+    plan.insert("body", 0, "good ")
+    await plan.confirmed(Stage.EDGE, timeout=5)
+    whole = edge.replica(PLAN).materialise().state()
+    plan.insert("body", 5, "bad")
+    await plan.confirmed(Stage.EDGE, timeout=5)
+    edge.docs = {}
+    edge.replica(PLAN).take(whole, check_update(whole), 0)
+    edge.stage = None
+    await edge.say_all(PLAN, extension.Rejected((edge.dots[1],), "no"))
+    await until(lambda: plan.status.parked)
+    return plan
+
+
+def test_the_loop_does_not_make_what_takes_the_place_of_a_document(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with FakeEdge().serving() as edge, session_at(tmp_path, edge) as session:
+            plan = await parked_with(edge, session)
+            with calls_by_name() as found:
+                await plan.reload(timeout=10)
+            assert plan.text("body") == "good "
+            assert found["OpenDocument.adopt"] == 1
+            assert found["fresh_of"] == found["Captured.verify"] == 0, "in a thread"
+
+    running(test)
+
+
+def test_a_document_is_parked_and_reloaded_again_on_the_same_connection(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with FakeEdge().serving() as edge, session_at(tmp_path, edge) as session:
+            plan = await parked_with(edge, session)
+            await plan.reload(timeout=10)
+            edge.stage = Stage.EDGE
+            whole = edge.replica(PLAN).materialise().state()
+            plan.insert("body", 0, "worse ")
+            await plan.confirmed(Stage.EDGE, timeout=5)
+            edge.docs = {}
+            edge.replica(PLAN).take(whole, check_update(whole), 0)
+            await edge.say_all(PLAN, extension.Rejected((edge.dots[-1],), "no"))
+            await until(lambda: plan.status.parked)
+            await plan.reload(timeout=10)
+            assert plan.text("body") == "good "
+            assert [copy.text("body") for copy in plan.asides()] == ["good bad", "worse good "]
+
+    running(test)
+
+
+def test_what_is_made_for_a_reload_that_nobody_waits_for_any_more_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh_of = parking.fresh_of
+    begun, go_on = threading.Event(), threading.Event()
+
+    def waiting(*given: Any) -> parking.Fresh:
+        begun.set()
+        assert go_on.wait(30)
+        return fresh_of(*given)
+
+    monkeypatch.setattr("client.document.fresh_of", waiting)
+
+    async def test() -> None:
+        async with FakeEdge().serving() as edge, session_at(tmp_path, edge) as session:
+            plan = await parked_with(edge, session)
+            reload = asyncio.create_task(plan.reload(timeout=30))
+            await until(begun.is_set)
+            reload.cancel()
+            await asyncio.wait({reload})
+            await edge.type(PLAN, "theirs")
+            go_on.set()
+            await until(lambda: "theirs" in plan.text("body"), "read on")
+            assert plan.status.parked is not None
+            assert "bad" in plan.text("body")
+            await plan.reload(timeout=10)
+            assert plan.text("body") == "good theirs"
+            assert "bad" in plan.asides()[0].text("body")
 
     running(test)
 

@@ -15,7 +15,7 @@ import pytest
 
 from client import connect
 from client import store as store_module
-from client.store import FORMAT, Pending, Progress, Store, StoredEdit, Writes
+from client.store import FORMAT, Compacted, Pending, Progress, Store, StoredEdit, Writes
 from sync.document import Document
 from sync.errors import StoreBusy, StoreDamaged, StoreError, StoreTooNew
 from sync.extension import Edit, Stage
@@ -89,7 +89,7 @@ def test_compaction_replaces_rows_and_keeps_unmerged_edits_to_be_sent(tmp_path: 
     store.commit([Writes(PLAN, [b"a", b"b"], edit_of(1, b"mine"))])
     assert store.update_rows(PLAN) == (3, 6)
 
-    store.commit([Writes(PLAN, compacted=b"abmine")])
+    store.commit([Writes(PLAN, compacted=Compacted(b"abmine", *store.behind(PLAN)))])
     store.commit([Writes(PLAN, [b"c"])])
 
     found = store.load(PLAN)

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from server import cli
-from server.edge import EdgeDaemon
+from server.flushing import Flushing
 from server.torture import command
 from server.torture.fleet import Shape
 from sync.step import Commit
@@ -25,19 +25,19 @@ PROGRAM = ("tests.faults.broken",)
 _later = ThreadPoolExecutor(1, "late")
 
 
-def _acknowledge_then_commit(daemon: EdgeDaemon, commit: Commit) -> None:
+def _acknowledge_then_commit(flushing: Flushing, commit: Commit) -> None:
     due = time.monotonic() + LATE_S
 
     def write() -> None:
         time.sleep(max(0.0, due - time.monotonic()))
-        daemon.store.commit(commit.writes)
+        flushing._store.commit(commit.writes)
 
     _later.submit(write)
-    daemon._loop.call_soon_threadsafe(daemon._committed, commit.ticket, None)
+    flushing._loop.call_soon_threadsafe(flushing._committed, commit.ticket, None)
 
 
 def main() -> int:
-    EdgeDaemon._commit = _acknowledge_then_commit  # type: ignore[assignment,method-assign]
+    Flushing._commit = _acknowledge_then_commit  # type: ignore[assignment,method-assign]
     command.Shape = functools.partial(Shape, edge_program=PROGRAM)  # type: ignore[assignment,attr-defined]
     return cli.main()
 

@@ -11,7 +11,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from client.store import Store
+from client.store import Compacted, Store
 from client.store import Writes as ClientWrites
 from server.config import load_config
 from server.store import SQLiteStore
@@ -137,7 +137,7 @@ def _fresh(kind: str) -> Path:
     else:
         client = Store.open(path, "skerry")
         edit = Edit(Dot(Origin(5), 1), "ada", "", "", b"\0\0")
-        client.commit([ClientWrites(_DOC, (b"\0\0",), None, 0, Version(7, 812), (), b"\0\0")])
+        client.commit([ClientWrites(_DOC, (b"\0\0",), None, 0, Version(7, 812), (), Compacted(b"\0\0", 0, 1))])
         client.commit([ClientWrites(_DOC, (b"\0\0",), edit, 1)])
         client.close()
     return path

@@ -29,7 +29,7 @@ def anyio_backend() -> str:
 async def test_a_document_that_could_not_be_read_is_read_again_and_nobody_is_sent_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.edge.RETRY_S", 0.05)
+    monkeypatch.setattr("server.threads.RETRY_S", 0.05)
     config = load_config(
         {"data": tmp_path, "listen": "127.0.0.1:0", "nats": ("nats://127.0.0.1:1",), "name": "a"}, None
     )
