@@ -70,7 +70,7 @@ from .threads import Threads
 from .watchdog import Watchdog
 from .witness import Witness
 
-__all__ = ["ASIDE", "STORE", "EdgeDaemon", "now_ms"]
+__all__ = ["ASIDE", "STORE", "EdgeDaemon"]
 
 log = logging.getLogger("skerry.edge")
 

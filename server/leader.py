@@ -35,7 +35,7 @@ from sync.step import (
 
 from .bus import Bus, LogConsumer
 from .config import Config
-from .edge import now_ms
+from .clock import now_ms
 from .lease import Lease
 from .log import named, report, scrubbed
 from .log_reader import Delivered
