@@ -34,8 +34,8 @@ from sync.step import (
 )
 
 from .bus import Bus, LogConsumer
-from .config import Config
 from .clock import now_ms
+from .config import Config
 from .lease import Lease
 from .log import named, report, scrubbed
 from .log_reader import Delivered
