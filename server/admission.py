@@ -146,7 +146,8 @@ class Admission:
             await asyncio.Event().wait()
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), RECHECK_S)
+                async with asyncio.timeout(RECHECK_S):
+                    await self._asked.wait()
             await self.check()
 
     async def check(self) -> None:

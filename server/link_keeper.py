@@ -206,14 +206,16 @@ class LinkKeeper:
             with contextlib.suppress(TimeoutError):
                 self._wake.clear()
                 pause = min(RETRY_S_MAX, RETRY_MS_MIN / 1000 * 2 ** min(attempt, 6))
-                await asyncio.wait_for(self._wake.wait(), pause * random.uniform(0.5, 1))
+                async with asyncio.timeout(pause * random.uniform(0.5, 1)):  # `wait_for` may swallow a cancellation
+                    await self._wake.wait()
 
     async def _while_cut(self) -> None:
         while (left := self._cut_until - time.monotonic()) > 0:
             self._set_state("cut", self.state.reason if self.state.state == "cut" else f"cut for {left:.0f} s")
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
 
     async def _enter(self, link: NatsLink) -> tuple[LogState, bool]:
         """Streams as they have to be; the log's state; is it the one we knew (Invariant 2)?"""
