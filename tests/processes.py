@@ -12,6 +12,7 @@ import ctypes
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,7 @@ class Node:
         self._env = dict(env or {})
         self.program = program
         """The module that it runs: a test puts one there that breaks something on purpose."""
+        self.kill_count = 0
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._out = directory / f"{name}.out"
@@ -167,6 +169,7 @@ class Node:
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""
         if self._process is not None:
+            self.kill_count += 1
             self._process.kill()
             self._process.wait(STOP_S_MAX)
 
@@ -206,6 +209,15 @@ class Node:
     def errors(self) -> str:
         """Everything on its standard error, over all restarts."""
         return self._err.read_text("utf-8", "replace") if self._err.exists() else ""
+
+    def check_log(self) -> None:
+        """Fails where it has logged an error. A node that was killed at work may say what it was doing: it knows of no
+        other cause (`server.record`)."""
+        lines = self.errors().splitlines()
+        died = [line for line in lines if " died_of " in line]
+        wrong = [line for line in lines if re.search(r"Traceback| ERROR | CRITICAL ", line) and line not in died]
+        assert not wrong, self.last_lines(60)
+        assert len(died) <= self.kill_count, self.last_lines(60)
 
     def last_lines(self, count: int = LOG_LINES) -> str:
         lines = self.errors().splitlines()[-count:]

@@ -17,7 +17,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster(tmp_path_factory.mktemp("client")) as cluster:
         yield cluster
         for node in cluster.nodes():
-            assert not re.search(r"Traceback| ERROR | CRITICAL ", node.errors()), node.last_lines(60)
+            node.check_log()
 
 
 @pytest.fixture

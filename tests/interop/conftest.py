@@ -30,7 +30,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         assert all(node.running for node in cluster.nodes()), [repr(node) for node in cluster.nodes()]
         cluster.settle()
         for node in cluster.nodes():
-            assert not re.search(r"Traceback| ERROR | CRITICAL ", node.errors()), node.last_lines(60)
+            node.check_log()
 
 
 @pytest.fixture(scope="session")
