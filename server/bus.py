@@ -378,7 +378,8 @@ class Bus:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s * ASK_QUIETS_MAX):
                     while True:
-                        message = await asyncio.wait_for(arrived.get(), wait_s)
+                        async with asyncio.timeout(wait_s):
+                            message = await arrived.get()
                         if (message.headers or {}).get("Status") == "503":
                             break
                         answer = _json_object(message.data)

@@ -76,7 +76,8 @@ async def _process(name: str, directory: Path, *arguments: str) -> AsyncIterator
         try:
             assert child.stdout is not None
             try:
-                line = (await asyncio.wait_for(child.stdout.readline(), DEADLINE_S)).decode()
+                async with asyncio.timeout(DEADLINE_S):
+                    line = (await child.stdout.readline()).decode()
             except TimeoutError:
                 line = ""
             if not line.startswith("ready "):
@@ -88,7 +89,8 @@ async def _process(name: str, directory: Path, *arguments: str) -> AsyncIterator
                 with contextlib.suppress(ProcessLookupError):
                     child.send_signal(signal.SIGTERM)
                 try:
-                    await asyncio.wait_for(child.wait(), 15)
+                    async with asyncio.timeout(15):
+                        await child.wait()
                 except TimeoutError:
                     child.kill()
                     await child.wait()

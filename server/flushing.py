@@ -79,7 +79,8 @@ class Flushing:
         while (self.committing or self._machine.wants_flush) and time.monotonic() < ends_s:
             self._idle.clear()
             try:
-                await asyncio.wait_for(self._idle.wait(), max(0.01, ends_s - time.monotonic()))
+                async with asyncio.timeout(max(0.01, ends_s - time.monotonic())):
+                    await self._idle.wait()
             except TimeoutError:
                 break
 

@@ -316,7 +316,8 @@ class LeaderDaemon:
             self._sync_asked(SyncAsk(doc, 0, b"\x00", None), reply)
             if shard_of(doc, self.bus.shards or 1) not in self.machine.shards:
                 return None
-            return await asyncio.wait_for(waiting, deadline_s)
+            async with asyncio.timeout(deadline_s):
+                return await waiting
         except TimeoutError:
             return None
         finally:

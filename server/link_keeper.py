@@ -206,7 +206,7 @@ class LinkKeeper:
             with contextlib.suppress(TimeoutError):
                 self._wake.clear()
                 pause = min(RETRY_S_MAX, RETRY_MS_MIN / 1000 * 2 ** min(attempt, 6))
-                async with asyncio.timeout(pause * random.uniform(0.5, 1)):  # `wait_for` may swallow a cancellation
+                async with asyncio.timeout(pause * random.uniform(0.5, 1)):  # not `wait_for`: decision 224
                     await self._wake.wait()
 
     async def _while_cut(self) -> None:

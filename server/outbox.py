@@ -57,7 +57,8 @@ class Outbox:
         """What can be shipped in that time."""
         if self._bus.state.state == "up" and self._machine.shipping.inflight_count:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._shipped.wait(), max(0.01, wait_s))
+                async with asyncio.timeout(max(0.01, wait_s)):
+                    await self._shipped.wait()
 
     def look(self) -> None:
         """Warns before it is full; then new edits are refused, with the reason, until some of it is merged."""

@@ -121,7 +121,8 @@ async def wait_for(daemon: EdgeDaemon, doc: DocId, token: str, wait_ms: int) -> 
     daemon.machine.reads_itself(conn)
     try:
         daemon.received(conn, extension.encode(extension.Await(1, token, wait_ms)))
-        reached = await asyncio.wait_for(waiting.reached, wait_ms / 1000 + 5)
+        async with asyncio.timeout(wait_ms / 1000 + 5):
+            reached = await waiting.reached
         return reached.reached, reached.have
     except TimeoutError:
         return False, "nothing"

@@ -125,7 +125,8 @@ async def _put_back(bus: Bus, name: str) -> Version:
     answer: asyncio.Future[Version | BusError] = asyncio.get_running_loop().create_future()
     bus.publish(change, answer.set_result)
     try:
-        found = await asyncio.wait_for(answer, PUBLISH_S_MAX)
+        async with asyncio.timeout(PUBLISH_S_MAX):
+            found = await answer
     except TimeoutError:
         raise SkerryError(f"{name}: no answer of the log within {PUBLISH_S_MAX:g} s; try again") from None
     if isinstance(found, Version):

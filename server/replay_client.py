@@ -247,7 +247,8 @@ class Author(Client):
                 return
             self.news.clear()
             try:
-                await asyncio.wait_for(self.news.wait(), max(0.01, ends - time.monotonic()))
+                async with asyncio.timeout(max(0.01, ends - time.monotonic())):
+                    await self.news.wait()
             except TimeoutError:
                 self._alone = True
 

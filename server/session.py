@@ -181,7 +181,8 @@ class Session:
             while True:
                 if arrived.empty():  # a timer per message would cost as much as the message
                     try:
-                        message = await asyncio.wait_for(arrived.get(), READ_S_MAX)
+                        async with asyncio.timeout(READ_S_MAX):  # not `wait_for`: decision 224
+                            message = await arrived.get()
                     except TimeoutError:
                         raise BusUnreachable(f"{stream}: no answer within {READ_S_MAX:g} s; retry") from None
                 else:

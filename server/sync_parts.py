@@ -48,7 +48,8 @@ async def ask_sync(session: Session, ask: SyncAsk, shard: int) -> SyncAnswer:
             raise BusUnreachable(f"{ask.doc}: the question was not sent, the link is down or full; ask again")
         while True:
             try:
-                message = await asyncio.wait_for(arrived.get(), SYNC_MS_MAX / 1000)
+                async with asyncio.timeout(SYNC_MS_MAX / 1000):
+                    message = await arrived.get()
             except TimeoutError:
                 raise BusUnreachable(f"{ask.doc}: no answer of shard {shard}'s leader; ask again") from None
             found = message.headers or {}

@@ -259,7 +259,8 @@ class Campaign:
             outbox: dict[str, int] = {}
             for edge in self.fleet.of_role("edge"):
                 with contextlib.suppress(SkerryError, TimeoutError, KeyError):
-                    status = await asyncio.wait_for(get_json(edge.listen, "/status"), 0.5)
+                    async with asyncio.timeout(0.5):
+                        status = await get_json(edge.listen, "/status")
                     outbox[edge.name] = status["outbox"]["count"]
             pids = {"nats": self.fleet.nats.pid, **{name: child.pid for name, child in self.fleet.children.items()}}
             memory = {name: memory_of(pid) for name, pid in pids.items()}
@@ -294,7 +295,8 @@ class Campaign:
             with contextlib.suppress(SkerryError):
                 async with operator_bus(config) as bus:
                     while True:
-                        answers = await asyncio.wait_for(bus.ask_all({"op": "status"}, 0.4), 5)
+                        async with asyncio.timeout(5):
+                            answers = await bus.ask_all({"op": "status"}, 0.4)
                         lags = [
                             sum(int(shard.get("lag") or 0) for shard in shards)
                             for answer in answers

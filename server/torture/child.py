@@ -76,7 +76,8 @@ class Child:
         assert self.process.stdout is not None
         line = ""
         with contextlib.suppress(TimeoutError):
-            line = (await asyncio.wait_for(self.process.stdout.readline(), READY_S_MAX)).decode()
+            async with asyncio.timeout(READY_S_MAX):
+                line = (await self.process.stdout.readline()).decode()
         if not line.startswith("ready"):
             await asyncio.sleep(0.1)
             raise SkerryError(f"{self} did not start: {self.last_line()}; its log is {self.log}")
@@ -108,7 +109,8 @@ class Child:
                 self.process.stdin.close()
             self.signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.process.wait(), deadline_s)
+                async with asyncio.timeout(deadline_s):
+                    await self.process.wait()
         await self.kill()
 
     def signal(self, number: signal.Signals) -> None:
@@ -132,7 +134,8 @@ class Child:
                 assert self.process.stdout is not None
                 self.process.stdin.write(line.encode() + b"\n")
                 await self.process.stdin.drain()
-                answer = await asyncio.wait_for(self.process.stdout.readline(), ANSWER_S_MAX)
+                async with asyncio.timeout(ANSWER_S_MAX):
+                    answer = await self.process.stdout.readline()
                 found = json.loads(answer)
                 assert isinstance(found, dict)
                 return found

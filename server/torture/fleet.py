@@ -419,7 +419,8 @@ class Fleet:
             cwd=script.parents[2],
         )
         try:
-            await asyncio.wait_for(child.wait(), seconds + 15)
+            async with asyncio.timeout(seconds + 15):
+                await child.wait()
         except TimeoutError:
             child.kill()
             await child.wait()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from nats.aio.msg import Msg
 
 from server.bus import Bus
 from server.lease import PATIENCE_S, Lease
+from server.nats_link import Handler
 from server.nats_server import NatsServer
 from server.streams import LEASE_TTL_S
 from sync.errors import BusUnreachable
@@ -149,6 +151,47 @@ def test_a_lease_lasts_while_it_is_renewed_and_a_cut_off_leader_loses_it_first_b
 
     async def run() -> None:
         await asyncio.gather(renewed(), cut_off())
+
+    asyncio.run(run())
+
+
+def test_who_is_told_to_stop_while_an_answer_comes_in_stops(
+    nats: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whichever turn of the loop it is told, between the answer's coming and what is done with it."""
+
+    async def run() -> None:
+        async with running(nats.url, namespace, shards=1) as bus:
+            link, loop = bus.session().link, asyncio.get_running_loop()
+            inbox, after, telling = link.inbox, 0, False
+
+            def tell(turns: int) -> None:
+                if turns:
+                    loop.call_soon(tell, turns - 1)
+                else:
+                    looking.cancel()
+
+            def heard(handler: Handler) -> str:
+                def take(message: Msg) -> None:
+                    nonlocal telling
+                    handler(message)
+                    if telling:
+                        telling = False  # once
+                        tell(after)
+
+                return inbox(take)
+
+            monkeypatch.setattr(link, "inbox", heard)
+            for turns in range(8):
+                after = turns
+                lease, telling = lease_of(bus, Watch()), False
+                await lease.start()
+                await until(lambda lease=lease: lease.leading == {0})  # type: ignore[misc]
+                looking, telling = lease._tasks[0], True
+                async with asyncio.timeout(5):
+                    await asyncio.wait([looking])
+                assert looking.cancelled()
+                await lease.stop()
 
     asyncio.run(run())
 
