@@ -47,7 +47,7 @@ EDIT_BYTES_MAX: Final = FRAME_BYTES_MAX - 4096  # a frame, less the texts around
 class OpenDocument:
     """Made by `Session.open`."""
 
-    def __init__(self, doc: DocId, host: Host, *, read_only: bool) -> None:
+    def __init__(self, doc: DocId, host: Host[OpenDocument], *, read_only: bool) -> None:
         """Raises StoreError, DocumentBroken."""
         self.doc = doc
         self.read_only = read_only

@@ -5,15 +5,24 @@ Room: whose edits and which roots. What is undone is an edit like any other (`Op
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import sync.document
 
-if TYPE_CHECKING:
-    from .document import OpenDocument
+__all__ = ["History", "Undoable"]
 
-__all__ = ["History"]
+
+class Undoable(Protocol):
+    """What history needs of an open document."""
+
+    @property
+    def crdt(self) -> sync.document.Crdt: ...
+
+    @property
+    def document(self) -> sync.document.Document: ...
+
+    def step(self, step: Callable[[], list[bytes]]) -> bool: ...
 
 
 class History:
@@ -22,7 +31,7 @@ class History:
     Where the CRDT is another one (`OpenDocument.crdt`), history begins anew.
     """
 
-    def __init__(self, document: OpenDocument, roots: Sequence[str]) -> None:
+    def __init__(self, document: Undoable, roots: Sequence[str]) -> None:
         self._document = document
         self._roots = tuple(roots)
         self._of = document.crdt

@@ -5,7 +5,7 @@ Room: a protocol and two errors. The session is `client.client`'s, the document 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from sync.errors import SkerryError
 from sync.ids import Origin
@@ -13,10 +13,10 @@ from sync.ids import Origin
 from .events import Event
 from .store import Store
 
-if TYPE_CHECKING:
-    from .document import OpenDocument
-
 __all__ = ["Host", "ReadOnly", "SessionClosed"]
+
+D = TypeVar("D", contravariant=True)
+"""A document, as the session knows it."""
 
 
 class ReadOnly(SkerryError):
@@ -27,7 +27,7 @@ class SessionClosed(SkerryError):
     """The session or the document was closed while somebody waited."""
 
 
-class Host(Protocol):
+class Host(Protocol[D]):
     """What a document needs of its session."""
 
     namespace: str
@@ -42,13 +42,13 @@ class Host(Protocol):
     def why_offline(self) -> str:
         """One line; empty while online."""
 
-    def wake(self, document: OpenDocument) -> None:
+    def wake(self, document: D) -> None:
         """There is something to be sent."""
 
-    def store_soon(self, document: OpenDocument) -> None:
+    def store_soon(self, document: D) -> None:
         """There is something to be stored."""
 
-    def resume(self, document: OpenDocument) -> None:
+    def resume(self, document: D) -> None:
         """The edit is over: give it what came meanwhile."""
 
     def tell(self, event: Event) -> None: ...
@@ -56,4 +56,4 @@ class Host(Protocol):
     def now_ms(self) -> int:
         """Unix milliseconds."""
 
-    def forget(self, document: OpenDocument) -> None: ...
+    def forget(self, document: D) -> None: ...
