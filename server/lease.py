@@ -33,7 +33,7 @@ RENEW_S = 3.0  # two renewals may be lost
 LOOK_S = 1.0  # how soon a free shard is seen
 PATIENCE_S = 2.5  # whose turn it is has looked twice by then: it takes nothing, or is gone and its own key is not yet
 GIVE_AGAIN_S = 60.0  # after a shard that was given back had to be taken again: the other node takes nothing
-WRITE_S_MAX = 2.0  # one question to the bucket: three of them fit into a lease
+ANSWER_S_MAX = 2.0  # one question to the bucket: three of them fit into a lease
 WRONG_LAST_SEQUENCE = "wrong last sequence"
 
 Owner = tuple[str, str]
@@ -229,11 +229,15 @@ class Lease:
         leases: dict[int, tuple[int, Owner | None]] = {}
         nodes: dict[str, bool] = {}
         shards = {session.layout.lease(shard): shard for shard in range(session.shards)}
-        async for key in session.stored(f"KV_{session.layout.leaders}", session.layout.lease_keys, 0):
-            if key.subject in shards:
-                leases[shards[key.subject]] = (key.seq, _owner_of(key))
-            elif key.subject.startswith(session.layout.candidate("")):
-                nodes[key.subject.rpartition(".")[2]] = _owner_of(key) is not None
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                async for key in session.stored(f"KV_{session.layout.leaders}", session.layout.lease_keys, 0):
+                    if key.subject in shards:
+                        leases[shards[key.subject]] = (key.seq, _owner_of(key))
+                    elif key.subject.startswith(session.layout.candidate("")):
+                        nodes[key.subject.rpartition(".")[2]] = _owner_of(key) is not None
+        except TimeoutError:
+            raise BusError(f"leases: not read within {ANSWER_S_MAX:g} s") from None
         return _Seen(leases, frozenset(node for node, there in nodes.items() if there))
 
     async def _look(self, session: Session, shard: int) -> tuple[int, Owner | None]:
@@ -253,10 +257,10 @@ class Lease:
         if revision is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
         try:
-            async with asyncio.timeout(WRITE_S_MAX):
+            async with asyncio.timeout(ANSWER_S_MAX):
                 return await session.publish(key, value, headers)
         except TimeoutError:
-            raise BusError(f"{key}: no answer within {WRITE_S_MAX:g} s") from None
+            raise BusError(f"{key}: no answer within {ANSWER_S_MAX:g} s") from None
         except BusError as error:
             if WRONG_LAST_SEQUENCE in str(error):
                 return None
