@@ -89,7 +89,7 @@ def test_while_shards_go_to_a_second_leader_and_back_every_change_is_merged(
             await until(lambda: second.machine.shards == [0, 1, 2, 3])
             enough.set()
             last = await typing
-            assert all(version.seq > 400 for version in last.values())
+            assert all(version.seq > 40 for version in last.values())  # it typed meanwhile
 
             def told() -> bool:
                 """By a broadcast, or by a beacon where its load brought the last of them."""
