@@ -244,7 +244,7 @@ class Session:
         """From now on: offline and online, and how safe every edit becomes."""
         return self._feed.listen()
 
-    # --- what documents ask for (`client.host.Host`) -------------------------------------------------------------
+    # --- what documents ask for (`client.host.Host`) -----------------------------------------------------------------
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
